@@ -1,4 +1,4 @@
-"""A thread-safe table of names, filled with objects or with `"module:attribute"` strings that load on first use."""
+"""A thread-safe table of names: objects, or `"module:attribute"` strings that load on first use."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T | None:
         """Return the entry, or None when the name is unknown."""
-        return self[name] if name in self else None
+        if name not in self:
+            return None
+        return self[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

@@ -1,0 +1,7 @@
+"""Schemas of everything a user configures. Pydantic only: importing this costs no torch and no numpy."""
+
+from avex.configs.audio import AudioConfig
+from avex.configs.model import ModelCard, ModelSpec, OutputFingerprint
+from avex.configs.yaml_files import apply_patches, read_yaml
+
+__all__ = ["AudioConfig", "ModelCard", "ModelSpec", "OutputFingerprint", "apply_patches", "read_yaml"]

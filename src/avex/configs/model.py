@@ -1,0 +1,161 @@
+"""What a model is (`ModelSpec`) and what a user can load by name (`ModelCard`)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+from avex.configs.audio import AudioConfig
+
+# Fields that every family understands; all others belong to one family and are handed to it by name.
+COMMON_FIELDS = frozenset({"name", "pretrained", "device", "audio_config", "extra_config"})
+
+
+class ModelSpec(BaseModel):
+    """Architecture and audio settings of a model, without its weights.
+
+    `name` is a model family (`beats`, `birdnet`, ...) or a registered class. The fields after `extra_config`
+    belong to single families; a family that does not know a field that was set refuses it.
+
+    Attributes:
+        name: Family or registered model class.
+        pretrained: Load the family's own default weights when no checkpoint is given.
+        device: `cpu`, `cuda`, `cuda:N`, `mps`. Default of the card; `load_model(device=...)` wins.
+        audio_config: Audio settings; None takes the family's.
+        extra_config: Keyword arguments for a custom class.
+
+    Example:
+        >>> ModelSpec(name="efficientnet", pretrained=False, device="cpu", efficientnet_variant="b1").name
+        'efficientnet'
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
+
+    name: str = Field(min_length=1)
+    pretrained: bool = True
+    device: str = "cuda"
+    audio_config: AudioConfig | None = None
+    extra_config: dict[str, Any] | None = None
+
+    # EfficientNet, ResNet
+    efficientnet_variant: Literal["b0", "b1"] | None = None
+    variant: str | None = None
+    # BEATs
+    use_naturelm: bool | None = None
+    fine_tuned: bool | None = None
+    disable_layerdrop: bool | None = None
+    init_config: dict[str, Any] | None = None
+    # EAT
+    eat_cfg: dict[str, Any] | None = None
+    eat_norm_mean: float | None = None
+    eat_norm_std: float | None = Field(default=None, gt=0)
+    fairseq_weights_path: str | None = None
+    pretraining_mode: bool | None = None
+    handle_padding: bool | None = None
+    # CLIP
+    text_model_name: str | None = None
+    projection_dim: PositiveInt | None = None
+    temperature: float | None = Field(default=None, gt=0)
+    # published elsewhere
+    model_id: str | None = None
+    atst_model_path: str | None = None
+    language: str | None = None
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", value):
+            raise ValueError(f"device '{value}' is not one of cpu, cuda, cuda:N, mps, xpu")
+        return value
+
+    def family_options(self) -> dict[str, Any]:
+        """Fields of single families that were set, by name."""
+        return {
+            name: getattr(self, name)
+            for name in self.model_fields_set - COMMON_FIELDS
+            if getattr(self, name) is not None
+        }
+
+
+class OutputFingerprint(BaseModel):
+    """What a model must answer to the standard test signal (`avex check`).
+
+    The signal is deterministic (see `avex.models.utils.check`); the summary is numeric, so it holds across
+    machines and library versions within `rtol`.
+
+    Attributes:
+        mean: Mean of all embedding values.
+        std: Their standard deviation.
+        samples: Embedding values at evenly spaced positions.
+        rtol: Allowed deviation, relative to `std`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    mean: float
+    std: float = Field(gt=0)
+    samples: list[float] = Field(min_length=1)
+    rtol: float = Field(default=1e-3, gt=0)
+
+
+class ModelCard(BaseModel):
+    """One name that a user can load: a spec, where its weights are, and whom to thank.
+
+    Attributes:
+        name: The name to load.
+        model_spec: Architecture and audio settings.
+        aliases: Other names for the same card.
+        description: One line.
+        checkpoint_path: Path or URI of the weights (local, `hf://`, `gs://`, `s3://`, `https://`, `package://`).
+        checkpoint_format: Layout of the weights; None to recognise it.
+        sha256: Checksum of the weights file.
+        class_mapping_path: Path or URI of the labels.
+        num_classes: Number of labels, if the weights have a classifier and the number is published.
+        embedding_dim: Length of an embedding.
+        resampler: How audio of other rates is brought to the model's; part of the model's definition.
+        license: Licence of the weights.
+        license_note: What a user must know before using the weights or their output.
+        paper: Where the model is described.
+        citation: How to cite it, as BibTeX or plain text.
+        fingerprint: Expected output for the standard test signal.
+
+    Example:
+        >>> ModelCard(name="mine", model_spec=ModelSpec(name="my_class"), license="MIT").aliases
+        []
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    name: str = Field(min_length=1)
+    model_spec: ModelSpec
+    aliases: list[str] = []
+    description: str = ""
+    checkpoint_path: str | None = None
+    checkpoint_format: str | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    class_mapping_path: str | None = None
+    num_classes: PositiveInt | None = None
+    embedding_dim: PositiveInt | None = None
+    resampler: Literal["soxr_hq", "kaiser_best"] = "soxr_hq"
+    license: str | None = None
+    license_note: str | None = None
+    paper: str | None = None
+    citation: str | None = None
+    fingerprint: OutputFingerprint | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spec_at_root(cls, data: Any) -> Any:
+        # A card may hold the spec's fields at its root, as the documents allow.
+        if not isinstance(data, dict) or "model_spec" in data:
+            return data
+        card_only = set(cls.model_fields) - {"name"}
+        spec = {key: value for key, value in data.items() if key not in card_only}
+        return {key: data[key] for key in data if key in cls.model_fields} | {"model_spec": spec}
+
+    @property
+    def has_trained_classifier(self) -> bool:
+        """Whether the weights come with a classifier and labels."""
+        return self.checkpoint_path is not None and self.class_mapping_path is not None

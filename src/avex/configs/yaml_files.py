@@ -1,0 +1,110 @@
+"""Reading YAML, and changing single values of it from the command line."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from avex._core.errors import ConfigError
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """Parse YAML text that must hold a mapping.
+
+    Raises:
+        ConfigError: Not YAML, or not a mapping.
+    """
+    try:
+        data = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"'{source}' is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"'{source}' must hold a mapping of names to values, not {type(data).__name__}.")
+    return data
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        ConfigError: The file is missing, is not UTF-8, not YAML, or not a mapping.
+
+    Example:
+        >>> read_yaml("my_model.yml")["model_spec"]["name"]  # doctest: +SKIP
+        'efficientnet'
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"Config file '{path}' does not exist.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Config file '{path}' cannot be read as UTF-8 text: {error}") from error
+    return parse_yaml(text, str(path))
+
+
+def apply_patches(config: dict[str, Any], patches: Iterable[str]) -> dict[str, Any]:
+    """Return a copy of `config` with values replaced by `key.sub[0].name=value` patches.
+
+    Values are parsed as YAML, so `lr=1e-4`, `layers=[1, 2]` and `name=null` mean what they look like.
+
+    Raises:
+        ConfigError: A patch has no `=`, or its path leads through something that is not a mapping or list.
+
+    Example:
+        >>> apply_patches({"training_params": {"lr": 0.1}}, ["training_params.lr=0.01"])
+        {'training_params': {'lr': 0.01}}
+    """
+    result = copy.deepcopy(config)
+    for patch in patches:
+        path, equals, text = patch.partition("=")
+        if not equals or not path.strip():
+            raise ConfigError(f"Patch '{patch}' must look like key.sub=value.")
+        value = _parse_scalar(text, patch)
+        keys = _split_path(path)
+        target: Any = result
+        for depth, key in enumerate(keys[:-1]):
+            if isinstance(target, dict) and isinstance(key, str):
+                target = target.setdefault(key, {})
+            else:
+                target = _item(target, key, patch, depth)
+        _assign(target, keys[-1], value, patch)
+    return result
+
+
+def _split_path(path: str) -> list[str | int]:
+    parts = re.findall(r"\[\d+\]|[^.\[\]]+", path)
+    return [int(part[1:-1]) if part.startswith("[") else part for part in parts]
+
+
+def _parse_scalar(text: str, patch: str) -> Any:
+    # YAML 1.1 reads 1e-4 as a string; a user means the number.
+    if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text.strip()):
+        return float(text)
+    try:
+        return yaml.load(text, Loader=_Loader) if text.strip() else ""
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The value of patch '{patch}' is not valid YAML: {error}") from error
+
+
+def _item(target: Any, key: str | int, patch: str, depth: int) -> Any:
+    try:
+        if isinstance(target, list) and isinstance(key, int):
+            return target[key]
+    except IndexError as error:
+        raise ConfigError(f"Patch '{patch}': index {key} is out of range ({len(target)} items).") from error
+    raise ConfigError(f"Patch '{patch}': step {depth + 1} ('{key}') leads into {type(target).__name__}.")
+
+
+def _assign(target: Any, key: str | int, value: Any, patch: str) -> None:
+    in_mapping = isinstance(target, dict) and isinstance(key, str)
+    in_list = isinstance(target, list) and isinstance(key, int) and key < len(target)
+    if not in_mapping and not in_list:
+        raise ConfigError(f"Patch '{patch}' cannot set '{key}' in {type(target).__name__}.")
+    target[key] = value

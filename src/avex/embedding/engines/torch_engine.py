@@ -1,0 +1,119 @@
+"""Any torch model on any device."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from avex._core.errors import ConfigError
+from avex.configs import ModelCard
+from avex.embedding.engines.base import EngineInfo, EngineOutput
+from avex.models.base_model import ModelBase
+from avex.models.features import Features
+from avex.models.utils.load import load_card
+from avex.weights.fingerprint import state_fingerprint
+
+_DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class TorchEngine:
+    """A torch model in eval mode.
+
+    Args:
+        card: What to load.
+        device: `cpu`, `cuda`, ...; None takes the card's, or the CPU where there is no such device.
+        batch_size: Windows per forward pass.
+        precision: `float32`, `bfloat16` or `float16` (autocast).
+        layers: Layers of the embedding.
+        aggregation: Pooling of the embedding.
+        workers: Not used: one forward pass uses all processors.
+
+    Raises:
+        ConfigError: An unknown precision, or a model that is not a `ModelBase`.
+    """
+
+    sessions = 1
+
+    def __init__(
+        self,
+        card: ModelCard,
+        *,
+        workers: int | None = None,
+        batch_size: int | None = None,
+        precision: str = "float32",
+        device: str | None = None,
+        layers: tuple[str, ...] = ("last_layer",),
+        aggregation: str = "mean",
+    ) -> None:
+        if precision not in _DTYPES:
+            raise ConfigError(f"Unknown precision '{precision}'. Choose {', '.join(_DTYPES)}.")
+        model = load_card(card, device=device)
+        if not isinstance(model, ModelBase):
+            raise ConfigError(
+                f"Model '{card.name}' is a {type(model).__name__}. To embed recordings its class must derive from "
+                "avex.models.base_model.ModelBase."
+            )
+        self._model = model
+        self._precision = precision
+        self._layers: Sequence[str | int] = layers
+        self._aggregation: Any = aggregation
+        self.labels = model.label_mapping
+        self.batch_size = batch_size or (32 if model.device.type != "cpu" else 8)
+        config = model.audio_config
+        self.info = EngineInfo(
+            card=card.name,
+            sample_rate=model.sample_rate,
+            window_seconds=config.target_length_seconds if config else None,
+            fixed_window=False,
+            embedding_dim=model.get_embedding_dim(),
+            weights_sha256=card.sha256 or state_fingerprint(model),
+            resampler=card.resampler,
+            runtime=f"torch {torch.__version__} on {_device_name(model.device)}",
+            precision=precision,
+            layers=tuple(str(layer) for layer in layers),
+            aggregation=aggregation,
+            license=card.license,
+            license_note=card.license_note,
+        )
+
+    def session(self) -> TorchEngine:
+        """The engine is its own session: there is one model."""
+        return self
+
+    def run(self, windows: np.ndarray, valid: np.ndarray) -> EngineOutput:
+        """See `EngineSession.run`; padding is masked for models that can use a mask."""
+        model = self._model
+        device = model.device
+        x = torch.from_numpy(windows).to(device)
+        mask = None
+        if (valid < windows.shape[1]).any():
+            lengths = torch.from_numpy(np.asarray(valid, np.int64))
+            mask = (torch.arange(windows.shape[1]) >= lengths[:, None]).to(device)
+        with torch.inference_mode(), self._autocast(device):
+            embedding, logits = self._embed(x, mask)
+        return EngineOutput(
+            embedding.float().cpu().numpy(), None if logits is None else logits.float().cpu().numpy()
+        )
+
+    def _embed(self, x: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        model = self._model
+        default = list(self._layers) in (["last_layer"], ["backbone"])
+        if self.labels is None:
+            return model.embed(x, self._layers, self._aggregation, mask), None
+        if default and type(model).forward_features is not ModelBase.forward_features:
+            features: Features = model.forward_features(x, mask)  # one pass gives both
+            return features.pooled(self._aggregation), model.forward_head(features)
+        logits = model(x) if mask is None else model(x, padding_mask=mask)
+        return model.embed(x, self._layers, self._aggregation, mask), logits
+
+    def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        dtype = _DTYPES[self._precision]
+        return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()

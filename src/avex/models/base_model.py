@@ -1,0 +1,261 @@
+"""`ModelBase`: what every model of avex can do, and the base class for a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from avex.configs import AudioConfig
+from avex.models.features import Aggregation, Features, TokenLayout
+from avex.models.layers import select_layers, tap_layers
+
+if TYPE_CHECKING:
+    from avex.weights.labels import LabelMap
+
+
+class ModelBase(nn.Module):
+    """An audio encoder, with or without a classifier.
+
+    A subclass needs only `__init__` and `forward`. Families override `forward_features` and `forward_head`;
+    everything else (embedding, pooling, layers) is built on those.
+
+    Args:
+        device: Where the model is meant to live; the subclass moves itself with `.to(device)`.
+        audio_config: Audio settings; `sample_rate` and the window length are taken from it.
+        return_features_only: `forward` returns unpooled features instead of logits.
+
+    Attributes:
+        label_mapping: Labels of the classifier, or None.
+        layout: Meaning of the axes of the features.
+
+    Example:
+        >>> class Tiny(ModelBase):
+        ...     def __init__(self, device="cpu", num_classes=2, **kwargs):
+        ...         super().__init__(device=device, **kwargs)
+        ...         self.classifier = nn.Linear(8, num_classes)
+        ...     def forward(self, x, padding_mask=None):
+        ...         return self.classifier(x.unfold(1, 8, 8).mean(1))
+        >>> Tiny()(torch.zeros(1, 32)).shape
+        torch.Size([1, 2])
+    """
+
+    name: ClassVar[str] = ""
+    head_prefixes: ClassVar[tuple[str, ...]] = ("classifier.",)
+    layout: TokenLayout = TokenLayout("vector")
+
+    def __init__(
+        self,
+        device: str | torch.device = "cpu",
+        audio_config: AudioConfig | Mapping[str, Any] | None = None,
+        return_features_only: bool = False,
+    ) -> None:
+        super().__init__()
+        self._requested_device = torch.device(device)
+        self.audio_config = AudioConfig(**audio_config) if isinstance(audio_config, Mapping) else audio_config
+        self.return_features_only = return_features_only
+        self.label_mapping: LabelMap | None = None
+        self._selected_layers: list[str] = []
+
+    # -- facts -------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the first parameter or buffer."""
+        for tensor in self.parameters():
+            return tensor.device
+        for tensor in self.buffers():
+            return tensor.device
+        return self._requested_device
+
+    @device.setter
+    def device(self, value: str | torch.device) -> None:
+        # Older model classes assign `self.device = device` in their constructor.
+        self._requested_device = torch.device(value)
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate at which audio must be delivered, in Hz."""
+        return (self.audio_config or AudioConfig()).sample_rate
+
+    @property
+    def window_seconds(self) -> float | None:
+        """Length of a window in seconds, or None if the network takes any length."""
+        return self.audio_config.target_length_seconds if self.audio_config else None
+
+    @property
+    def frame_rate(self) -> float | None:
+        """Time steps of the features per second, or None if they have no time axis."""
+        return self.layout.frame_rate
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length of a pooled embedding."""
+        return self.get_embedding_dim()
+
+    def get_embedding_dim(self) -> int:
+        """Length of a pooled embedding, found by running one window of silence."""
+        seconds = self.window_seconds or 1.0
+        silence = torch.zeros(1, round(seconds * self.sample_rate), device=self.device)
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                return int(self.embed(silence).shape[-1])
+        finally:
+            self.train(was_training)
+
+    # -- running -----------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Logits (B, C), or unpooled features if the model has no classifier.
+
+        Args:
+            x: (B, S) waveform at `sample_rate`, float.
+            padding_mask: (B, S) bool, True where the waveform is padding.
+        """
+        features = self.forward_features(x, padding_mask)
+        return features.values if self.return_features_only else self.forward_head(features)
+
+    def forward_features(self, x: Tensor, padding_mask: Tensor | None = None) -> Features:
+        """Unpooled features of a waveform (B, S).
+
+        For a class that defines only `forward`: what enters its head (`classifier`, else its last `nn.Linear`
+        if that produces the output), else the output itself.
+        """
+        if type(self).forward is ModelBase.forward:
+            raise NotImplementedError(f"{type(self).__name__} must define forward or forward_features.")
+        if self.return_features_only:
+            return self._as_features(self._call_forward(x, padding_mask))
+        head = self._head_name()
+        if head is None:
+            return self._as_features(self._call_forward(x, padding_mask))
+        with tap_layers(self, [head], inputs=True) as taps:
+            output = self._call_forward(x, padding_mask)
+        return self._as_features(taps.get(head, output))
+
+    def forward_head(self, features: Features) -> Tensor:
+        """Logits (B, C) of unpooled features."""
+        head = getattr(self, "classifier", None)
+        if head is None:
+            raise ValueError(f"{type(self).__name__} has no classifier. Load it with num_classes=...")
+        return head(features.pooled("mean"))
+
+    def embed(
+        self,
+        x: Tensor,
+        layers: Sequence[str | int] = ("last_layer",),
+        aggregation: Aggregation = "mean",
+        padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Embeddings of a batch of waveforms.
+
+        Args:
+            x: (B, S) waveform at `sample_rate`.
+            layers: Which layers; several are concatenated. `last_layer` is the model's own output.
+            aggregation: `mean`, `max`, `cls_token`, or `none` for unpooled values.
+            padding_mask: (B, S) bool, True where padded.
+
+        Returns:
+            (B, D) for pooled aggregations.
+        """
+        if list(layers) in (["last_layer"], ["backbone"]):
+            return self.forward_features(x, padding_mask).pooled(aggregation)
+        names = self.resolve_layers(layers)
+        with tap_layers(self, names) as taps:
+            self.forward_features(x, padding_mask)
+        pooled = [self._as_features(taps[name]).pooled(aggregation) for name in names]
+        return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
+
+    def process_audio(self, x: Tensor) -> Tensor:
+        """Move a waveform to the model's device and give it a batch axis.
+
+        Raises:
+            ValueError: `x` is None.
+        """
+        if x is None:
+            raise ValueError("Input tensor cannot be None.")
+        return (x.unsqueeze(0) if x.ndim == 1 else x).to(self.device)
+
+    def batch_inference(self, batches: Iterable[Tensor]) -> Tensor:
+        """Run `forward` on each batch and concatenate the results."""
+        return torch.cat([self(batch) for batch in batches])
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Trade computation for memory in training; families that can, override this."""
+        raise NotImplementedError(f"{type(self).__name__} does not support gradient checkpointing.")
+
+    # -- layers ------------------------------------------------------------------------------------------
+
+    def get_model_layers(self) -> list[str]:
+        """Names of the layers that can be selected, in order; the classifier is not one of them."""
+        head = self._head_name()
+        return [
+            name
+            for name, module in self.named_modules()
+            if isinstance(module, nn.Linear) and name != head and not name.startswith(self.head_prefixes)
+        ]
+
+    def get_model_layer_map(self) -> dict[int, str]:
+        """The same layers by number."""
+        return dict(enumerate(self.get_model_layers()))
+
+    def resolve_layers(self, layers: Sequence[str | int]) -> list[str]:
+        """Turn layer selectors into names (`avex.models.layers.select_layers`)."""
+        return select_layers(
+            layers, self.get_model_layers(), [name for name, _ in self.named_modules() if name]
+        )
+
+    def register_hooks_for_layers(self, layer_names: Sequence[str | int]) -> list[str]:
+        """Remember a selection of layers for `extract_embeddings`; nothing is hooked."""
+        self._selected_layers = self.resolve_layers(layer_names)
+        return list(self._selected_layers)
+
+    def extract_embeddings(
+        self,
+        x: Tensor | Mapping[str, Tensor],
+        *,
+        padding_mask: Tensor | None = None,
+        aggregation: Aggregation = "none",
+    ) -> Tensor:
+        """Embeddings of the layers chosen with `register_hooks_for_layers`.
+
+        Args:
+            x: (B, S) waveform, or a mapping with `raw_wav` and optionally `padding_mask`.
+            padding_mask: (B, S) bool, True where padded.
+            aggregation: See `embed`.
+
+        Raises:
+            ValueError: No layers were chosen, or the input is None or empty.
+        """
+        if isinstance(x, Mapping):
+            padding_mask = x.get("padding_mask", padding_mask)
+            x = x["raw_wav"]
+        if x is None:
+            raise ValueError("Input tensor cannot be None.")
+        if x.numel() == 0:
+            raise ValueError("Audio tensor cannot be empty.")
+        if not self._selected_layers:
+            raise ValueError("No layers are selected. Call register_hooks_for_layers(['last_layer']) first.")
+        return self.embed(x, self._selected_layers, aggregation, padding_mask)
+
+    # -- for classes that define only `forward` --------------------------------------------------------------
+
+    def _call_forward(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
+        return self(x) if padding_mask is None else self(x, padding_mask=padding_mask)
+
+    def _head_name(self) -> str | None:
+        if isinstance(getattr(self, "classifier", None), nn.Module):
+            return "classifier"
+        linear = [name for name, module in self.named_modules() if isinstance(module, nn.Linear)]
+        return linear[-1] if linear else None
+
+    def _as_features(self, values: Tensor) -> Features:
+        kinds = {2: "vector", 3: "tokens", 4: "map"}
+        if values.ndim not in kinds:
+            raise ValueError(f"Features must have 2, 3 or 4 dimensions, not {values.ndim}.")
+        if kinds[values.ndim] == self.layout.kind:
+            return Features(values, self.layout)
+        return Features(values, TokenLayout(kinds[values.ndim]))  # type: ignore[arg-type]

@@ -1,0 +1,137 @@
+"""Unpooled features of a network together with what their axes mean, so that pooling is written once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Aggregation = Literal["mean", "max", "cls_token", "none"]
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Meaning of the axes of a feature tensor.
+
+    Attributes:
+        kind: `tokens` (B, prefix + T*F, C), `map` (B, C, F, T) or `vector` (B, C).
+        num_prefix_tokens: CLS or register tokens in front of the others.
+        freq_bins: Frequency bands per time step (F).
+        order: `time` if the bands of one time step lie next to each other, `freq` if the steps of a band do.
+        frame_rate: Time steps per second, if the features have a time axis.
+    """
+
+    kind: Literal["tokens", "map", "vector"] = "tokens"
+    num_prefix_tokens: int = 0
+    freq_bins: int = 1
+    order: Literal["time", "freq"] = "time"
+    frame_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Features:
+    """A network's features.
+
+    Attributes:
+        values: The tensor, laid out as `layout` says.
+        layout: Meaning of its axes.
+        padding_mask: (B, T*F) for tokens or (B, T) for maps, bool, True where all input was padding; or None.
+
+    Example:
+        >>> features = Features(torch.ones(2, 8, 4), TokenLayout("tokens"))
+        >>> features.pooled().shape
+        torch.Size([2, 4])
+    """
+
+    values: Tensor
+    layout: TokenLayout
+    padding_mask: Tensor | None = None
+
+    def pooled(self, aggregation: Aggregation = "mean") -> Tensor:
+        """Reduce to one vector per clip; padding and prefix tokens do not take part in mean and max.
+
+        Args:
+            aggregation: `mean`, `max`, `cls_token`, or `none` for the tensor as it is.
+
+        Returns:
+            (B, C), or `values` for `none`.
+
+        Raises:
+            ValueError: `cls_token` for features without one, or an unknown aggregation.
+        """
+        if aggregation == "none":
+            return self.values
+        if aggregation == "cls_token":
+            if self.layout.kind != "tokens" or self.layout.num_prefix_tokens == 0:
+                raise ValueError(
+                    f"aggregation='cls_token' needs a model with a CLS token; these features are "
+                    f"{self.layout.kind} without one. Use 'mean' or 'max'."
+                )
+            return self.values[:, 0]
+        if aggregation not in ("mean", "max"):
+            raise ValueError(f"Unknown aggregation '{aggregation}'. Choose mean, max, cls_token or none.")
+        if self.layout.kind == "vector":
+            return self.values
+        tokens = self._tokens()
+        return _masked_pool(tokens, self._mask_for(tokens), aggregation)
+
+    def sequence(self) -> Tensor:
+        """Return one row per time step: (B, T, C*F), the bands of a step side by side.
+
+        Raises:
+            ValueError: The features have no time axis.
+        """
+        layout = self.layout
+        if layout.kind == "vector":
+            return self.values.unsqueeze(1)
+        if layout.kind == "map":
+            batch, channels, bins, steps = self.values.shape
+            return self.values.permute(0, 3, 1, 2).reshape(batch, steps, channels * bins)
+        tokens = self.values[:, layout.num_prefix_tokens :]
+        batch, count, channels = tokens.shape
+        if count % layout.freq_bins:
+            raise ValueError(f"{count} tokens do not divide into {layout.freq_bins} frequency bands.")
+        steps = count // layout.freq_bins
+        if layout.order == "freq":
+            tokens = tokens.reshape(batch, layout.freq_bins, steps, channels).transpose(1, 2)
+        return tokens.reshape(batch, steps, layout.freq_bins * channels)
+
+    def frame_times(self) -> Tensor:
+        """Start of each time step in seconds, (T,).
+
+        Raises:
+            ValueError: The layout states no frame rate.
+        """
+        if self.layout.frame_rate is None:
+            raise ValueError("These features have no frame rate.")
+        return torch.arange(self.sequence().shape[1]) / self.layout.frame_rate
+
+    def _tokens(self) -> Tensor:
+        if self.layout.kind == "map":
+            return self.values.flatten(2).transpose(1, 2)
+        return self.values[:, self.layout.num_prefix_tokens :]
+
+    def _mask_for(self, tokens: Tensor) -> Tensor | None:
+        mask = self.padding_mask
+        if mask is None:
+            return None
+        if self.layout.kind == "map":
+            mask = mask.repeat(1, self.values.shape[2])
+        if mask.shape != tokens.shape[:2]:
+            raise ValueError(
+                f"padding mask {tuple(mask.shape)} does not fit tokens {tuple(tokens.shape[:2])}."
+            )
+        return mask
+
+
+def _masked_pool(tokens: Tensor, mask: Tensor | None, aggregation: str) -> Tensor:
+    if mask is None:
+        return tokens.mean(1) if aggregation == "mean" else tokens.amax(1)
+    keep = ~mask.unsqueeze(-1)
+    # A clip that is padding throughout has nothing to leave out: all its tokens count.
+    keep = keep | mask.all(1)[:, None, None]
+    if aggregation == "mean":
+        return (tokens * keep).sum(1) / keep.sum(1)
+    return tokens.masked_fill(~keep, float("-inf")).amax(1)

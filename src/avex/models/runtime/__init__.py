@@ -1,0 +1,1 @@
+"""Graph files (TFLite, ONNX) run as they are, without torch."""
