@@ -1,0 +1,1 @@
+"""The packaged model cards and the doors that older documents name."""

@@ -1,0 +1,76 @@
+"""The command line `avex`. Each command is one small file; heavy imports happen inside commands."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import typer
+
+from avex._core.errors import AvexError, ConfigError, UnknownNameError
+from avex._core.version import __version__
+from avex.cli import check, cite, describe, doctor, embed, list_models, predict
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+
+app = typer.Typer(
+    name="avex",
+    help="Embeddings and species detections from recordings, with any bioacoustic encoder.",
+    epilog="Exit codes: 0 all good · 1 failure · 2 wrong usage · 3 some inputs failed (see errors.csv).",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+app.command("embed")(embed.command)
+app.command("predict", cls=predict.PredictCommand)(predict.command)
+app.command("list-models")(list_models.command)
+app.command("describe")(describe.command)
+app.command("check")(check.command)
+app.command("cite")(cite.command)
+app.command("doctor")(doctor.command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"avex {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version."
+    ),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Show what is loaded from where."),
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s: %(message)s",
+        stream=sys.stderr,
+    )
+
+
+def main() -> None:
+    """Run the command line; errors that avex raises on purpose become one message and an exit code."""
+    # Modules named by --plugin are looked up where the user stands.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        app()
+    except (ConfigError, UnknownNameError) as error:
+        _fail(error, EXIT_USAGE)
+    except AvexError as error:
+        _fail(error, EXIT_FAILURE)
+    except KeyboardInterrupt:
+        typer.secho("Interrupted. What was finished is kept; run the same command to go on.", err=True)
+        sys.exit(130)
+
+
+def _fail(error: AvexError, code: int) -> None:
+    typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
+    sys.exit(code)

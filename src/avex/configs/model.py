@@ -115,6 +115,7 @@ class ModelCard(BaseModel):
         num_classes: Number of labels, if the weights have a classifier and the number is published.
         embedding_dim: Length of an embedding.
         resampler: How audio of other rates is brought to the model's; part of the model's definition.
+        activation: What turns logits into scores: `sigmoid` for several labels at once, else `softmax`.
         license: Licence of the weights.
         license_note: What a user must know before using the weights or their output.
         paper: Where the model is described.
@@ -139,6 +140,7 @@ class ModelCard(BaseModel):
     num_classes: PositiveInt | None = None
     embedding_dim: PositiveInt | None = None
     resampler: Literal["soxr_hq", "kaiser_best"] = "soxr_hq"
+    activation: Literal["sigmoid", "softmax"] = "sigmoid"
     license: str | None = None
     license_note: str | None = None
     paper: str | None = None

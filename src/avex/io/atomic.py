@@ -110,7 +110,7 @@ def is_temporary(path: str | os.PathLike[str]) -> bool:
 @contextmanager
 def _open_atomically(path: str | os.PathLike[str], mode: str) -> Iterator[IO[Any]]:
     text: dict[str, str] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-    with atomic_path(path) as temporary, open(temporary, mode, **text) as file:  # type: ignore[call-overload]  # noqa: PTH123
+    with atomic_path(path) as temporary, open(temporary, mode, **text) as file:  # type: ignore[call-overload]
         yield file
 
 

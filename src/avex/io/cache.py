@@ -1,8 +1,8 @@
 """Where downloaded files live, and what is known about each of them.
 
-Every downloaded file has a folder of its own, named after its URI, that holds the file under its own name (so that
-extensions and messages stay readable), a lock and a record of where it came from. Files from the Hugging Face Hub
-are not here: the Hub client keeps them in its own cache, which other programs share.
+Every downloaded file has a folder of its own, named after its URI, that holds the file under its own name (so
+that extensions and messages stay readable), a lock and a record of where it came from. Files from the Hugging
+Face Hub are not here: the Hub client keeps them in its own cache, which other programs share.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _MAX_NAME = 120  # characters; leaves room for multi-byte letters below the 255 
 def cache_folder() -> Path:
     """Return the folder for downloads: `AVEX_CACHE` if set, else `avex` in the platform's cache folder.
 
-    That is `$XDG_CACHE_HOME` or `~/.cache` on Linux and macOS and `%LOCALAPPDATA%` on Windows. It is read from the
-    environment at every call and not created.
+    That is `$XDG_CACHE_HOME` or `~/.cache` on Linux and macOS, `%LOCALAPPDATA%` on Windows. The environment
+    is read at every call; the folder is not created.
     """
     if chosen := os.environ.get("AVEX_CACHE"):
         return Path(chosen).expanduser()
@@ -39,8 +39,8 @@ def is_offline(offline: bool | None = None) -> bool:
     """Tell whether the network may not be used.
 
     Args:
-        offline: The caller's own wish; None asks the environment (`AVEX_OFFLINE` or `HF_HUB_OFFLINE` set to `1`,
-            `true`, `yes` or `on`).
+        offline: The caller's own wish; None asks the environment (`AVEX_OFFLINE` or `HF_HUB_OFFLINE` set to
+            `1`, `true`, `yes` or `on`).
     """
     if offline is not None:
         return offline

@@ -14,8 +14,8 @@ _BLOCK = 1 << 20
 def sha256_of(path: str | Path) -> str:
     """Return the sha256 of a file's bytes, in lower-case hexadecimal.
 
-    The file is read in blocks. The result is kept in memory by path, size and time of change, never beside the
-    file.
+    The file is read in blocks. The result is kept in memory by path, size and time of change, never on the
+    disk.
 
     Raises:
         OSError: The file cannot be read.
@@ -46,8 +46,8 @@ def verify_sha256(path: str | Path, expected: str) -> None:
     if actual != expected.strip().lower():
         raise ChecksumError(
             f"File '{path}' is damaged or is another file than expected: its sha256 is {actual}, expected "
-            f"{expected.strip().lower()}. Delete it and download it again, or correct the sha256 if the new file is "
-            "the one you want."
+            f"{expected.strip().lower()}. Delete it and download it again, or, if it is the file you want, "
+            "correct the expected sha256."
         )
 
 

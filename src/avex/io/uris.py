@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote
 
 from avex._core.errors import ConfigError
+from avex.io.packaged import packaged_path
 
 # Two characters at least, so that a Windows drive ("C://") is no scheme.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+)://")
 # What pathlib makes of a URI: Path("hf://a/b") is "hf:/a/b".
-_COLLAPSED = re.compile(r"(hf|gs|gcs|s3|https?|file):[/\\](?![/\\])")
+_COLLAPSED = re.compile(r"(hf|gs|gcs|s3|https?|file|package):[/\\](?![/\\])")
 _HUB_KINDS = {"datasets": "dataset", "spaces": "space"}
 
 
@@ -42,7 +43,7 @@ def is_remote(uri: str | PurePath) -> bool:
         >>> is_remote("s3://bucket/a.wav"), is_remote("/data/a.wav"), is_remote("file:///data/a.wav")
         (True, False, False)
     """
-    return scheme_of(uri) not in ("", "file")
+    return scheme_of(uri) not in ("", "file", "package")
 
 
 def join_uri(base: str | PurePath, *parts: str) -> str:
@@ -59,21 +60,24 @@ def join_uri(base: str | PurePath, *parts: str) -> str:
 
 
 def local_path(uri: str | PurePath) -> Path:
-    """Return the path of a local path or `file://` URI, `~` expanded.
+    """Return the path of a local path, a `file://` or a `package://` URI; `~` is expanded.
 
     Raises:
         ConfigError: A `file://` URI that names another machine.
+        MissingExtraError: A `package://` URI of a package that is not installed.
     """
     text = as_uri(uri)
+    if scheme_of(text) == "package":
+        return packaged_path(text)
     if scheme_of(text) != "file":
         return Path(text).expanduser()
-    parts = urlsplit(text)
-    if parts.netloc not in ("", "localhost"):
+    host, _, rest = text[len("file://") :].partition("/")
+    if host not in ("", "localhost"):
         raise ConfigError(
-            f"'{text}' names the machine '{parts.netloc}'. A local file has three slashes: 'file:///path/to/file'."
+            f"'{text}' names the machine '{host}'. A local file has three slashes: 'file:///path/to/file'."
         )
-    # Not .path: '?' and '#' are ordinary letters in file names.
-    return Path(url2pathname(text[len("file://") + len(parts.netloc) :]))
+    # "file:///C:/x" is "C:/x" on Windows, "file:///x" is "/x" elsewhere.
+    return Path(unquote(rest) if os.name == "nt" else "/" + unquote(rest))
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,6 @@ class HubFile:
         if len(parts) < 3 or not all(parts) or not name:
             raise ConfigError(
                 f"'{uri}' does not name a file on the Hugging Face Hub. Expected "
-                "'hf://organisation/repository/path/to/file', with '@revision' after the repository if needed."
+                "'hf://organisation/repository/path/to/file' ('@revision' may follow the repository)."
             )
         return cls(f"{parts[0]}/{name}", "/".join(parts[2:]), repo_type, unquote(revision) or None)

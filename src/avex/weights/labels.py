@@ -24,10 +24,10 @@ _BINOMIAL = re.compile(r"[A-Z][a-z]+(-[a-z]+)?( [a-z]{2,}(-[a-z]+)?){1,2}")
 class LabelMap(dict[str, Any]):
     """Labels of a classifier in index order.
 
-    A plain dict with two tables, `"label_to_index"` (label to int) and `"index_to_label"` (int to label), that
-    also answers to an index, as a number or as text: `labels[3]`, `labels.get("3")`. As for any dict, `len()` and
-    iteration are about its two keys; the number of classes is `num_classes`. It pickles, and `json.dumps` of it
-    can be read back with `load`.
+    A dict with two tables, `"label_to_index"` (label to int) and `"index_to_label"` (int to label), that also
+    answers to an index, as a number or as text: `labels[3]`, `labels.get("3")`. As for any dict, `len()` and
+    iteration are about its two keys; the number of classes is `num_classes`. It pickles, and `load` reads
+    what `json.dumps` makes of it.
 
     Args:
         labels: The labels, index 0 first.
@@ -70,7 +70,7 @@ class LabelMap(dict[str, Any]):
 
     @classmethod
     def load(cls, path: str | Path, *, offline: bool | None = None) -> LabelMap:
-        """Read a label file (JSON, or text with one label per line; UTF-8, with or without a byte order mark).
+        """Read a label file: JSON, or text with one label per line, in UTF-8.
 
         Args:
             path: Local path or any URI that `avex.io.fetch` understands. `.txt` is read as text; otherwise a
@@ -184,7 +184,7 @@ def _index(value: object, source: str) -> int:
     if isinstance(value, str) and value.isdecimal():
         return int(value)
     raise ConfigError(
-        f"The {source} has {reprlib.repr(value)} where an index was expected. Indices are whole numbers from 0. "
+        f"The {source} has {reprlib.repr(value)} where an index was expected. Indices are whole numbers. "
         f"Expected {_SHAPES}."
     )
 
@@ -195,7 +195,8 @@ def _checked(labels: Iterable[object], source: str) -> list[str]:
     for index, label in enumerate(labels):
         if not isinstance(label, str):
             raise ConfigError(
-                f"The {source} has {reprlib.repr(label)} as label {index}. Labels are text. Expected {_SHAPES}."
+                f"The {source} has {reprlib.repr(label)} as label {index}. Labels are text. "
+                f"Expected {_SHAPES}."
             )
         if not label.strip():
             raise ConfigError(f"The {source} has an empty label at index {index}. Name it or remove it.")

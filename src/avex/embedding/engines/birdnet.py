@@ -10,6 +10,7 @@ import numpy as np
 from avex._core.errors import ConfigError
 from avex.configs import ModelCard
 from avex.embedding.engines.base import EngineInfo, EngineOutput
+from avex.io import sha256_of
 from avex.models.birdnet.graph import EMBEDDING_DIM, SAMPLE_RATE, WINDOW_SECONDS, BirdNetGraph, BirdNetSession
 from avex.weights.labels import LabelMap
 from avex.weights.source import WeightSource
@@ -60,7 +61,8 @@ class BirdNetEngine:
         if card.checkpoint_path is None:
             raise ConfigError("The card of BirdNET must state checkpoint_path.")
         source = WeightSource(card.checkpoint_path, card.checkpoint_format, card.sha256)
-        self._graph = BirdNetGraph(source.fetch())
+        path = source.fetch()
+        self._graph = BirdNetGraph(path)
         self.sessions = workers or available_cpus()
         self.batch_size = batch_size or 8
         self.labels = LabelMap.load(card.class_mapping_path) if card.class_mapping_path else None
@@ -71,11 +73,12 @@ class BirdNetEngine:
             window_seconds=WINDOW_SECONDS,
             fixed_window=True,
             embedding_dim=EMBEDDING_DIM,
-            weights_sha256=card.sha256,
+            weights_sha256=card.sha256 or sha256_of(path),
             resampler=card.resampler,
             runtime=f"LiteRT {version('ai-edge-litert')} on CPU, {self.sessions} {plural} of 1 thread",
             aggregation=aggregation,
             band_hz=BAND_HZ,
+            activation=card.activation,
             license=card.license,
             license_note=card.license_note,
         )

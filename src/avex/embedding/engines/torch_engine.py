@@ -14,7 +14,7 @@ from avex.configs import ModelCard
 from avex.embedding.engines.base import EngineInfo, EngineOutput
 from avex.models.base_model import ModelBase
 from avex.models.features import Features
-from avex.models.utils.load import load_card
+from avex.models.utils.load import LoadRequest, load_card
 from avex.weights.fingerprint import state_fingerprint
 
 _DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -51,10 +51,10 @@ class TorchEngine:
     ) -> None:
         if precision not in _DTYPES:
             raise ConfigError(f"Unknown precision '{precision}'. Choose {', '.join(_DTYPES)}.")
-        model = load_card(card, device=device)
+        model = load_card(card, LoadRequest(device=device))
         if not isinstance(model, ModelBase):
             raise ConfigError(
-                f"Model '{card.name}' is a {type(model).__name__}. To embed recordings its class must derive from "
+                f"Model '{card.name}' is a {type(model).__name__}; to embed recordings, derive it from "
                 "avex.models.base_model.ModelBase."
             )
         self._model = model
@@ -76,6 +76,7 @@ class TorchEngine:
             precision=precision,
             layers=tuple(str(layer) for layer in layers),
             aggregation=aggregation,
+            activation=card.activation,
             license=card.license,
             license_note=card.license_note,
         )

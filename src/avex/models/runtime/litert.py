@@ -6,8 +6,12 @@ of an audio network do not split well. LiteRT releases the GIL while it computes
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
-from collections.abc import Sequence
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,42 @@ from avex._core.optional import require
 
 # Position of the vector of output tensors in the table SubGraph of the TFLite schema (field 2).
 _SUBGRAPH_OUTPUTS_VTABLE = 8
+
+
+_BANNER = b"INFO: Created TensorFlow Lite XNNPACK delegate"
+_banner_lock = threading.Lock()
+_banner_seen = False
+
+
+@contextlib.contextmanager
+def _without_banner() -> Iterator[None]:
+    """Keep LiteRT's greeting off the terminal.
+
+    It comes once per process, from native code, straight to file descriptor 2. Whatever else is written there
+    meanwhile is passed on.
+    """
+    global _banner_seen
+    with _banner_lock:
+        if _banner_seen:
+            yield
+            return
+        try:
+            saved = os.dup(2)
+        except OSError:  # no stderr, nothing to keep clean
+            yield
+            return
+        with tempfile.TemporaryFile() as captured:
+            os.dup2(captured.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(saved, 2)
+                os.close(saved)
+                _banner_seen = True
+                captured.seek(0)
+                lines = [line for line in captured if not line.startswith(_BANNER)]
+                if lines:
+                    os.write(2, b"".join(lines))
 
 
 class LiteRTGraph:
@@ -82,10 +122,11 @@ class LiteRTGraph:
 
     def session(self, batch_size: int = 1, num_threads: int = 1) -> LiteRTSession:
         """Make an interpreter with its own working memory; the graph itself is shared."""
-        interpreter = self._interpreter_module.Interpreter(
-            model_content=self._content, num_threads=num_threads
-        )
-        return LiteRTSession(interpreter, self.outputs, batch_size)
+        with _without_banner():
+            interpreter = self._interpreter_module.Interpreter(
+                model_content=self._content, num_threads=num_threads
+            )
+            return LiteRTSession(interpreter, self.outputs, batch_size)
 
 
 class LiteRTSession:

@@ -1,0 +1,136 @@
+"""What a run shows on the terminal: progress, summary, problems; and the exit code that follows from it."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from avex.configs import ModelCard
+from avex.models.utils.registry import resolve
+
+if TYPE_CHECKING:
+    from avex.embedding.pipeline import RunStats
+    from avex.embedding.problems import Problem
+
+EXIT_FAILURE = 1
+EXIT_PARTIAL = 3
+
+
+class RunView:
+    """Progress bar and final summary of a run over recordings.
+
+    Args:
+        verb: Name of the command.
+        model: Name of the model, whose licence is shown.
+        quiet: Show nothing but errors.
+    """
+
+    def __init__(self, verb: str, model: str, quiet: bool) -> None:
+        self._quiet = quiet
+        self._verb = verb
+        self._console = Console(stderr=True)
+        self._card: ModelCard = resolve(model)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+        )
+        hidden = quiet or not self._console.is_terminal
+        self._progress = Progress(*columns, console=self._console, transient=True, disable=hidden)
+        self._task = self._progress.add_task("reading", total=None, speed="")
+
+    def __enter__(self) -> RunView:
+        if not self._quiet and self._card.license:
+            note = " ".join((self._card.license_note or "").split())
+            typer.echo(f"Model {self._card.name}. Licence: {self._card.license}. {note}".rstrip(), err=True)
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, stats: RunStats) -> None:
+        """Show the counts so far."""
+        finished = stats.skipped + stats.done + stats.failed
+        self._progress.update(
+            self._task,
+            total=stats.recordings,
+            completed=finished,
+            description=f"{finished}/{stats.recordings} recordings",
+            speed=f"{stats.windows_per_second:.0f} windows/s, {stats.realtime_factor:.0f} × real time",
+        )
+
+    def finish(
+        self,
+        stats: RunStats,
+        problems: Sequence[Problem],
+        written: Sequence[str],
+        errors_csv: Path,
+    ) -> None:
+        """Print the summary and leave with the exit code that fits."""
+        if not self._quiet:
+            self._summary(stats, written)
+        for line in problem_lines(problems, errors_csv):
+            typer.echo(line, err=True)
+        if stats.failed and not stats.done and not stats.skipped:
+            sys.exit(EXIT_FAILURE)
+        if problems:
+            sys.exit(EXIT_PARTIAL)
+
+    def _summary(self, stats: RunStats, written: Sequence[str]) -> None:
+        counts = f"{stats.done} recordings"
+        if stats.skipped:
+            counts += f" ({stats.skipped} more were done before)"
+        typer.echo(
+            f"{counts}, {format_duration(stats.audio_s)} of audio, {stats.windows} windows in "
+            f"{format_duration(stats.elapsed_s)}: {stats.windows_per_second:.0f} windows/s, "
+            f"{stats.realtime_factor:.0f} × real time"
+        )
+        for path in written:
+            typer.echo(f"Wrote {path}")
+
+
+def problem_lines(problems: Sequence[Problem], errors_csv: Path) -> list[str]:
+    """A few lines that say what went wrong."""
+    if not problems:
+        return []
+    errors = {problem.recording for problem in problems if problem.severity == "error"}
+    warned = {problem.recording for problem in problems} - errors
+    causes = Counter(problem.cause for problem in problems)
+    parts = []
+    if errors:
+        parts.append(f"{len(errors)} recordings failed")
+    if warned:
+        parts.append(f"{len(warned)} recordings are incomplete")
+    listing = ", ".join(f"{cause}: {count}" for cause, count in causes.most_common())
+    return [f"{' and '.join(parts)} ({listing}). See {errors_csv}"]
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as people write them.
+
+    Example:
+        >>> format_duration(3725)
+        '1 h 02 min'
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

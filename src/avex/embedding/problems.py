@@ -1,0 +1,96 @@
+"""What went wrong with single recordings, kept in a table beside the output."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that went wrong with one recording.
+
+    Attributes:
+        recording: Its name.
+        severity: `error` if the recording gave nothing, `warning` if it gave less than it should.
+        cause: One word: `missing`, `empty`, `truncated`, `non_finite_audio`, ...
+        message: The whole story.
+        windows_lost: Windows left out because of it, where that is known.
+    """
+
+    recording: str
+    severity: Literal["error", "warning"]
+    cause: str
+    message: str
+    windows_lost: int = 0
+
+
+COLUMNS = tuple(field.name for field in fields(Problem))
+
+
+class ProblemLog:
+    """A CSV file of problems, written line by line so that a crash loses none.
+
+    Rows of earlier runs stay, except those of recordings that are processed again. Without problems there is
+    no file.
+
+    Args:
+        path: The file, or None to keep problems in memory only.
+        again: Names of recordings that this run processes.
+
+    Example:
+        >>> log = ProblemLog(None)
+        >>> log.add(Problem("a.wav", "error", "empty", "'a.wav' is empty."))
+        >>> log.by_cause
+        Counter({'empty': 1})
+    """
+
+    def __init__(self, path: str | Path | None, again: Iterable[str] = ()) -> None:
+        self.path = Path(path) if path is not None else None
+        self.problems: list[Problem] = []
+        if self.path is not None and self.path.exists():
+            self._forget(set(again))
+
+    def add(self, problem: Problem) -> None:
+        """Record a problem, on disk at once."""
+        self.problems.append(problem)
+        if self.path is None:
+            return
+        new = not self.path.exists()
+        with self.path.open("a", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            if new:
+                writer.writeheader()
+            writer.writerow(asdict(problem))
+
+    @property
+    def by_cause(self) -> Counter[str]:
+        """How many recordings had each cause."""
+        return Counter(problem.cause for problem in self.problems)
+
+    @property
+    def errors(self) -> list[Problem]:
+        """Problems of recordings that gave nothing."""
+        return [problem for problem in self.problems if problem.severity == "error"]
+
+    def _forget(self, names: set[str]) -> None:
+        assert self.path is not None
+        with self.path.open(newline="", encoding="utf-8", errors="backslashreplace") as file:
+            rows = list(csv.DictReader(file))
+        kept = [row for row in rows if row.get("recording") not in names]
+        if len(kept) == len(rows):
+            return
+        if not kept:
+            self.path.unlink()
+            return
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(kept)
+        os.replace(temporary, self.path)

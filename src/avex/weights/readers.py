@@ -1,0 +1,214 @@
+"""Checkpoint files to tensors, whatever wrote them; nothing that stands in a file is ever executed."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avex._core.errors import UnknownNameError, UnsafeCheckpointError, WeightsError, did_you_mean
+from avex.weights.pickles import RestrictedReader
+from avex.weights.sniff import Container, TensorInfo, read_safetensors_header, sniff_container
+
+FORMATS = ("safetensors", "torch", "fairseq")
+
+# Where training programs put the state dict among other things, most telling name first.
+_STATE_DICT_NAMES = ("model_state_dict", "state_dict", "model")
+# The settings that training programs pickle beside the weights. Harmless kinds of objects: read as inert ones.
+_SETTINGS = ("argparse.", "omegaconf.", "fairseq.", "enum.", "pathlib.", "typing.", "collections.", "numpy.")
+_SETTINGS_NAMES = (
+    "builtins.dict",
+    "builtins.list",
+    "builtins.int",
+    "builtins.float",
+    "builtins.str",
+    "builtins.bool",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes:
+        tensors: Name to tensor, on the CPU, memory-mapped where the file allows it. Nested groups of tensors
+            (fairseq's `_ema`) have dotted names.
+        metadata: What else was stored: settings, number of classes, epoch. Objects of foreign classes are
+        inert
+            (`avex.weights.inert.Inert`). Optimiser states are left out.
+        format: How it was read: `"safetensors"`, `"torch"` or `"fairseq"`.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    format: str = "torch"
+
+
+def read_checkpoint(path: str | Path, format: str | None = None) -> Checkpoint:
+    """Read a checkpoint file.
+
+    What the file is is decided by its content, not by its name. A torch.save file is read with
+    `weights_only=True`. If it holds the settings of a training program (argparse, omegaconf, fairseq,
+    numpy) as well, it is read again with those as inert objects; if it holds anything else, that is an
+    error, unless `format="fairseq"` says that the file is known to have such things in it. They stay inert
+    even then.
+
+    Args:
+        path: Local file.
+        format: `"safetensors"`, `"torch"`, `"fairseq"` or None. `"fairseq"` is also a layout of keys, which
+            safetensors files can have; those are read as the safetensors files that they are.
+
+    Raises:
+        UnsafeCheckpointError: The file holds functions or classes other than tensors and plain data.
+        WeightsError: It is no checkpoint, damaged, of another format than `format`, or holds no tensor.
+        UnknownNameError: There is no such format.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "tiny.pt"
+        >>> torch.save({"model": {"norm.bias": torch.zeros(3)}, "epoch": 7}, file)
+        >>> read_checkpoint(file).metadata
+        {'epoch': 7}
+    """
+    if format is not None and format not in FORMATS:
+        raise UnknownNameError(
+            f"Unknown checkpoint format '{format}'.{did_you_mean(format, FORMATS)} Known: {', '.join(FORMATS)}."
+        )
+    path = Path(path)
+    container = sniff_container(path)
+    actual = "safetensors" if container == "safetensors" else "torch"
+    if format in ("safetensors", "torch") and format != actual:
+        raise WeightsError(
+            f"Checkpoint '{path}' was said to be of format '{format}', but its content is '{actual}'. Leave the "
+            "format out, or correct it."
+        )
+    if container == "safetensors":
+        return _read_safetensors(path)
+    saved, actual = _read_pickled(path, container, format)
+    tensors, metadata = _unwrap(saved, path)
+    return Checkpoint(tensors, metadata, actual)
+
+
+def read_header(path: str | Path, format: str | None = None) -> dict[str, TensorInfo]:
+    """Return the shape and element type of every tensor of a checkpoint file.
+
+    Of a safetensors file only the header is read. A torch.save file is memory-mapped, so that its tensors are
+    not read either (those from before torch 1.6 are).
+
+    Args:
+        path: Local file.
+        format: As for `read_checkpoint`.
+
+    Raises:
+        WeightsError: As for `read_checkpoint`.
+    """
+    path = Path(path)
+    if format in (None, "safetensors", "fairseq") and sniff_container(path) == "safetensors":
+        tensors = read_safetensors_header(path).tensors
+        _require_tensors(tensors, path)
+        return tensors
+    state = read_checkpoint(path, format).tensors
+    return {
+        name: TensorInfo(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        for name, tensor in state.items()
+    }
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    from safetensors import SafetensorError, safe_open
+
+    header = read_safetensors_header(path)
+    _require_tensors(header.tensors, path)
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name) for name in header.tensors}
+    except SafetensorError as error:
+        raise WeightsError(
+            f"Checkpoint '{path}' is damaged ({error}). Download the file again, or pass another "
+            "checkpoint_path=... ."
+        ) from error
+    return Checkpoint(tensors, dict(header.metadata), "safetensors")
+
+
+def _read_pickled(path: Path, container: Container, format: str | None) -> tuple[Any, str]:
+    if container != "pickle" and format != "fairseq":
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=container == "zip"), "torch"
+        except pickle.UnpicklingError:
+            pass  # it holds more than tensors; the restricted reader says what
+        except (RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError) as error:
+            raise WeightsError(
+                f"Checkpoint '{path}' is damaged ({error}). Download the file again, or pass another "
+                "checkpoint_path=... ."
+            ) from error
+    reader = RestrictedReader(path, container)
+    try:
+        saved = reader.read()
+    except WeightsError:
+        if format != "fairseq":
+            _refuse_foreign(reader.foreign, path)
+        raise
+    if format != "fairseq":
+        _refuse_foreign(reader.foreign, path)
+    return saved, "fairseq"
+
+
+def _refuse_foreign(names: list[str], path: Path) -> None:
+    foreign = [name for name in names if not name.startswith(_SETTINGS) and name not in _SETTINGS_NAMES]
+    if foreign:
+        shown = ", ".join(f"'{name}'" for name in foreign[:8]) + ", ..." * (len(foreign) > 8)
+        raise UnsafeCheckpointError(
+            f"Checkpoint '{path}' holds more than tensors and plain data: it names {shown}. Nothing of it was "
+            "executed. Expected a state_dict. Convert it to safetensors where it was made, or, if you know why "
+            "these names are in it, pass checkpoint_format='fairseq' to read the tensors only (the names stay inert)."
+        )
+
+
+def _unwrap(saved: Any, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Part the state dict from what else was saved."""
+    if not isinstance(saved, Mapping):
+        raise WeightsError(
+            f"Checkpoint '{path}' holds a '{type(saved).__name__}', not a state dict. Save model.state_dict() and "
+            "pass that file."
+        )
+    name = next((name for name in _STATE_DICT_NAMES if _is_state_dict(saved.get(name))), None)
+    state = saved if name is None else saved[name]
+    tensors = dict(_tensors(state))
+    _require_tensors(tensors, path)
+    rest = {} if name is None else {key: value for key, value in saved.items() if key != name}
+    rest.update({key: value for key, value in state.items() if key not in tensors})
+    return tensors, {str(key): value for key, value in rest.items() if not _holds_tensors(value)}
+
+
+def _is_state_dict(value: object) -> bool:
+    return isinstance(value, Mapping) and any(True for _ in _tensors(value))
+
+
+def _tensors(state: Mapping[Any, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    for key, value in state.items():
+        if isinstance(value, torch.Tensor):
+            yield str(key), value.detach()
+        elif (
+            isinstance(value, Mapping) and value and all(isinstance(v, torch.Tensor) for v in value.values())
+        ):
+            yield from ((f"{key}.{inner}", tensor.detach()) for inner, tensor in value.items())
+
+
+def _holds_tensors(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return any(_holds_tensors(item) for item in value.values())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return any(_holds_tensors(item) for item in value)
+    return isinstance(value, torch.Tensor)
+
+
+def _require_tensors(tensors: Mapping[str, object], path: Path) -> None:
+    if not tensors:
+        raise WeightsError(
+            f"Checkpoint '{path}' holds no tensors ({path.stat().st_size} bytes): it was saved or published "
+            "empty. Download it again or from another place, or pass another checkpoint_path=... ."
+        )

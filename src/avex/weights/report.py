@@ -1,0 +1,56 @@
+"""What became of every tensor when weights were loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_EXCEPTIONS = ("missing", "unexpected", "reset", "ignored")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor of a checkpoint and of a module.
+
+    Attributes:
+        loaded: Names that were copied.
+        missing: Names that the module has and the checkpoint lacks, and may lack; they keep their values.
+        unexpected: Names that the checkpoint has and the module lacks; always empty when loading succeeded.
+        reset: Names of the module's classifier, which keeps its fresh values on purpose.
+        ignored: Names of the checkpoint that were left out on purpose.
+        source: Where the checkpoint came from.
+        num_parameters: How many numbers were copied; tensors that share memory count once.
+        notes: What else is worth knowing, such as conversions of the element type.
+    """
+
+    loaded: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    reset: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    source: str = ""
+    num_parameters: int = 0
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """Return one line.
+
+        Example:
+            >>> LoadReport(loaded=("a.weight",), ignored=("b",), source="x.pt", num_parameters=6).summary()
+            "Loaded 1 tensor (6 numbers) from 'x.pt'; 1 ignored."
+        """
+        parts = [
+            f"Loaded {len(self.loaded)} tensor{'s' * (len(self.loaded) != 1)} ({self.num_parameters:,} numbers)"
+        ]
+        if self.source:
+            parts[0] += f" from '{self.source}'"
+        for name in _EXCEPTIONS:
+            if count := len(getattr(self, name)):
+                parts.append(f"{count} {name}")
+        return "; ".join([*parts, *self.notes]) + "."
+
+    def table(self) -> str:
+        """Return the summary and, below it, the names of everything that was not simply loaded."""
+        lines = [self.summary()]
+        for name in _EXCEPTIONS:
+            lines.extend(f"{name:<12}{entry}" for entry in getattr(self, name))
+        return "\n".join(lines)
