@@ -1,7 +1,7 @@
-"""Walk the chunks of RIFF (WAV), RF64/BW64, W64 and AIFF files by seeking, without touching the audio.
+"""Walk the chunks of RIFF (WAV), RF64/BW64, W64, AIFF and AU files by seeking, without touching the audio.
 
-Needed because libsndfile shortens a file whose `data` chunk promises more than there is, without a word, and because
-recorders keep their metadata in chunks that libsndfile does not return.
+Needed because libsndfile shortens, without a word, a file whose `data` chunk promises more than there is, and
+because recorders keep their metadata in chunks that libsndfile does not return.
 
 Sources: Microsoft RIFF and EBU Tech 3306 (RF64), Sony Sound Forge W64, Apple AIFF-C.
 """
@@ -37,7 +37,7 @@ class Container:
     """A chunked file.
 
     Attributes:
-        kind: `"RIFF"`, `"RF64"`, `"W64"` or `"AIFF"`.
+        kind: `"RIFF"`, `"RF64"`, `"W64"`, `"AIFF"` or `"AU"`.
         chunks: In file order, as far as they can be followed.
         file_size: Bytes in the file.
     """
@@ -68,9 +68,9 @@ class Container:
         return not (plausible and follower is not None and follower.offset + follower.size <= self.file_size)
 
     def missing_bytes(self) -> int:
-        """Return how many bytes of samples were promised beyond the end of the file; 0 where the size is unknown."""
+        """Return how many bytes of samples are promised beyond the end of the file; 0 where it is unknown."""
         sound = self.sound
-        if sound is None or (self.kind in ("RIFF", "AIFF") and _is_placeholder(sound.size)):
+        if sound is None or (self.kind in ("RIFF", "AIFF", "AU") and _is_placeholder(sound.size)):
             return 0
         return max(0, sound.offset + sound.size - self.file_size)
 
@@ -87,6 +87,9 @@ def read_container(file: BinaryIO) -> Container | None:
         return Container("RIFF", tuple(_walk(file, file_size, 12, "big", "RIFF")), file_size)
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return Container("AIFF", tuple(_walk(file, file_size, 12, "big", "AIFF")), file_size)
+    if head[:4] == b".snd":
+        offset, size = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big")
+        return Container("AU", (Chunk(b"data", offset, size),), file_size)
     if head[:16] == _W64_RIFF:
         return Container("W64", tuple(_walk_w64(file, file_size)), file_size)
     return None

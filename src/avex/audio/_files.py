@@ -13,11 +13,11 @@ PathLike = str | bytes | os.PathLike
 
 
 def quoted(path: PathLike) -> str:
-    """Return the name in quotes for a message; newlines and bytes that are not UTF-8 are shown escaped.
+    r"""Return the name in quotes for a message; newlines and bytes that are not UTF-8 are shown escaped.
 
     Example:
-        >>> quoted("a\\nb.wav")
-        "'a\\\\nb.wav'"
+        >>> quoted("a\tb.wav")
+        "'a\\tb.wav'"
     """
     return repr(os.fsdecode(path))
 
@@ -36,7 +36,7 @@ def open_recording(path: PathLike) -> BinaryIO:
             raise AudioError(f"{name} is {kind}, not a file. Pass a recording.", cause="not_a_file")
         if status.st_size == 0:
             raise AudioError(f"{name} is empty (0 bytes). Remove it or copy it again.", cause="empty")
-        return open(path, "rb", buffering=0)  # noqa: SIM115, PTH123 - the caller closes it; bytes names are no Path
+        return open(path, "rb", buffering=0)
     except AudioError:
         raise
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:

@@ -19,9 +19,9 @@ _HEX_YEARS = range(2000, 2101)
 def parse_stem(stem: str) -> tuple[datetime | None, tzinfo | None, str | None]:
     """Read a file name without its extension.
 
-    Understood are `YYYYMMDD_HHMMSS` (also with `T` or `-` between), `YYYY-MM-DD_HH-MM-SS`, each with an optional `Z`
-    or `+hhmm` behind and a site before (`SITE_YYYYMMDD_HHMMSS`, Wildlife Acoustics), and the eight hexadecimal digits
-    of early AudioMoths (seconds since 1970 in UTC).
+    Understood are `YYYYMMDD_HHMMSS` (also with `T` or `-` between) and `YYYY-MM-DD_HH-MM-SS`, each with an
+    optional `Z` or `+hhmm` behind and a site before (`SITE_YYYYMMDD_HHMMSS`, Wildlife Acoustics), and the eight
+    hexadecimal digits of early AudioMoths (seconds since 1970 in UTC).
 
     Returns:
         Naive time, its zone if written, and the site; each None when the name does not say.

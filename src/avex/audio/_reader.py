@@ -141,8 +141,8 @@ def _open_sndfile(path: PathLike, file: BinaryIO, head: bytes) -> Reader:
         ) from error
     if reader.info.frames == 0:
         raise AudioError(
-            f"{quoted(path)} holds no samples: its header is valid, but no audio follows. The recorder was probably "
-            "stopped before it wrote any.",
+            f"{quoted(path)} holds no samples: its header is valid, but no audio follows. "
+            "The recorder was probably stopped before it wrote any.",
             cause="no_samples",
         )
     return reader

@@ -20,7 +20,7 @@ _BYTES_PER_SAMPLE = {
     "PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "ALAW": 1,
 }  # fmt: skip
 _MPEG_FRAME = 1152
-_MP3_SLACK = 2**16  # tags and cover art at the end, and what the decoder reads ahead
+_MP3_SLACK = 2**13  # bytes after the audio: tags
 _OGG_PAGE_SEARCH = 2**16 + 2**8  # the longest page is 65307 bytes
 _SYSTEM_ERROR = 2
 _COUNT_BLOCK = 2**20
@@ -100,8 +100,12 @@ class SndfileReader:
         if self._error is not None:
             if self._error.code == _SYSTEM_ERROR:
                 raise AudioError(f"{quoted(self._path)} could not be read on: {self._error}")
-            return f"the decoder stopped ({self._error.error_string.strip(' .')})"
-        if self.info.format == "MP3" and self._unread_bytes() > _MP3_SLACK:
+            return f"the decoder stopped ({self._error.error_string.removeprefix('Error : ').strip(' .')})"
+        if (
+            self.info.format == "MP3"
+            and self._unread_bytes() > _MP3_SLACK
+            and not _mp3_states_length(self._file)
+        ):
             raise AudioError(
                 f"{quoted(self._path)} has no length in its header, and libsndfile's estimate ends "
                 f"{self._unread_bytes()} bytes before the file does. Convert it to FLAC or WAV to read all of it."
@@ -180,6 +184,23 @@ def _missing_frames(container: Container | None, info: AudioInfo) -> int:
     if width is not None:
         return sound.size // (width * info.channels) - available // (width * info.channels)
     return container.missing_bytes() * info.frames // max(1, available)
+
+
+def _mp3_states_length(file: BinaryIO) -> bool:
+    """Tell whether an MP3's first frame carries the number of frames (Xing, LAME or Fraunhofer)."""
+    position = file.tell()
+    file.seek(0)
+    head = file.read(10)
+    tag = head[:3] == b"ID3"
+    start = (
+        10 + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=False))
+        if tag
+        else 0
+    )
+    file.seek(start)
+    frame = file.read(512)
+    file.seek(position)
+    return any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
 
 
 def _ogg_is_complete(file: BinaryIO) -> bool:

@@ -53,7 +53,8 @@ def parse_zone(name: str) -> tzinfo:
 def make_datetime(fields: list[str], microsecond: int = 0) -> datetime | None:
     """Build a naive time from year, month, day, hour, minute and second; None when there is no such time."""
     try:
-        made = datetime(*(int(field) for field in fields), microsecond=microsecond)  # type: ignore[arg-type]
+        year, month, day, hour, minute, second = (int(field) for field in fields)
+        made = datetime(year, month, day, hour, minute, second, microsecond)
     except ValueError:
         return None
     return made if _FIRST_YEAR <= made.year <= _LAST_YEAR else None

@@ -65,7 +65,7 @@ def channel_numbers(channel: Channel, channels: int) -> list[int]:
     if channel > channels:
         raise AudioError(
             f"Channel {channel} was asked for, but the recording has {channels} "
-            f"channel{'s' if channels > 1 else ''}. Channels are counted from 1; use 'mean' or 'each' for any number.",
+            f"channel{'s' if channels > 1 else ''}. Channels are counted from 1; 'mean' and 'each' fit any number.",
             cause="unsupported",
         )
     return [channel]

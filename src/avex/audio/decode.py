@@ -111,8 +111,8 @@ class AudioStream:
                 cause="decode_error",
             )
         raise TruncatedAudioError(
-            f"{quoted(self._path)} was cut off: decoded {position / rate:.3f} s of "
-            f"{announced / rate:.3f} s announced{reason}. What decoded was delivered; copy the file again if you can."
+            f"{quoted(self._path)} was cut off: decoded {position / rate:.3f} s of {announced / rate:.3f} s "
+            f"announced{reason}. What decoded was delivered; copy the file again if you can."
         )
 
 
@@ -152,8 +152,7 @@ def read(
         target = rate if sample_rate is None else sample_rate
         width = stream.info.channels if channel == "each" else 1
         changer = make_resampler(rate, target, width, resampler)
-        for block in stream.blocks():
-            parts.append(changer.push(select_channels(block, channel)))
+        parts.extend(changer.push(select_channels(block, channel)) for block in stream.blocks())
         parts.append(changer.flush())
     samples = np.concatenate(parts)
     return (samples if channel == "each" else samples[:, 0]), target

@@ -103,7 +103,7 @@ class KaiserFilter:
         return taps
 
     def _wing(self, crossings: float) -> np.ndarray:
-        """Return the weights of one side; the nearest sample lies `crossings` zero crossings away and comes first."""
+        """Return the weights of one side, nearest sample first; that one lies `crossings` zero crossings away."""
         position = crossings * TABLE_STEPS
         offset = int(position)
         index = offset + self.step * np.arange((len(self.table) - offset) // self.step)

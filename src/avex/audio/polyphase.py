@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -34,13 +35,19 @@ class Kernel(Protocol):
     """Resamples chunks of a fixed number of samples."""
 
     @property
-    def filter(self) -> KaiserFilter: ...
+    def filter(self) -> KaiserFilter:
+        """The filter it applies."""
+        ...
 
     @property
-    def chunk_in(self) -> int: ...
+    def chunk_in(self) -> int:
+        """Input samples per chunk."""
+        ...
 
     @property
-    def chunk_out(self) -> int: ...
+    def chunk_out(self) -> int:
+        """Output samples per chunk."""
+        ...
 
     def run(self, signal: np.ndarray, first_output: int) -> np.ndarray:
         """Resample one chunk of one channel.
@@ -180,7 +187,7 @@ def _matrix_kernel(filt: KaiserFilter, periods: int, parts: int) -> MatrixKernel
     """Build the groups of `periods` periods cut into `parts`, repeated until a row is as long as a stretch."""
     unit_in, unit_out = periods * filt.down, periods * filt.up
     edges = [round(i * unit_out / parts) for i in range(parts + 1)]
-    unit = [_group(filt, first, last) for first, last in zip(edges, edges[1:], strict=False)]
+    unit = [_group(filt, first, last) for first, last in pairwise(edges)]
     repeats = math.ceil(max(len(group.matrix) for group in unit) / unit_in)
     groups = tuple(
         _Group(group.input_offset + r * unit_in, group.output_offset + r * unit_out, group.matrix)

@@ -54,9 +54,9 @@ class Windower:
     - `shift`: one more window, moved back so that it ends with the recording;
     - `drop`: nothing.
 
-    A tail of fewer than `min_tail_seconds` uncovered samples is left out. With a hop longer than the window, samples
-    in the gaps are skipped on purpose and make no tail. A recording shorter than one window gives a single padded
-    window, unless the tail is dropped.
+    A tail of fewer than `min_tail_seconds` uncovered samples is left out. With a hop longer than the window,
+    samples in the gaps are skipped on purpose and make no tail. A recording shorter than one window gives a single
+    padded window, unless the tail is dropped.
 
     Attributes:
         seconds: Length of a window.

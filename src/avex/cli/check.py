@@ -27,26 +27,24 @@ def command(
     from avex.models.utils.check import check_model
 
     result = check_model(model, device)
-    expected = {
-        True: "matches the card",
-        False: f"DIFFERS from the card by {result.deviation:.2g} standard deviations"
-        if result.deviation is not None
-        else "differs",
-        None: "the card states none",
-    }[result.matches]
+    if result.differences is None:
+        verdict = "the card states none"
+    else:
+        verdict = "DIFFERS from the card" if result.differences else "matches the card"
     typer.echo(f"Model        {result.name} on {result.device}, {result.seconds:.1f} s")
     typer.echo(f"sha256       {result.checksum}")
     typer.echo(f"Parameters   {result.report}")
-    typer.echo(f"Fingerprint  {expected}")
-    if result.matches is None:
+    typer.echo(f"Fingerprint  {verdict}")
+    if result.differences is None:
         typer.echo("To pin this output, add to the card:")
         typer.echo("fingerprint:")
-        for name, value in result.fingerprint.model_dump().items():
+        for name, value in result.fingerprint.items():
             typer.echo(f"  {name}: {value}")
-    if result.matches is False:
+    if result.differences:
+        for difference in result.differences:
+            typer.echo(f"  {difference}", err=True)
         typer.echo(
-            "The weights are the published ones only if the sha256 is verified; the arithmetic of this machine or "
-            "library version differs more than it should. Please report it.",
+            "The weights, the library or this machine's arithmetic is not what the card was made with.",
             err=True,
         )
         sys.exit(1)

@@ -68,8 +68,9 @@ def command(
     """
     o.import_plugins(plugin)
     from avex.cli.report import RunView
-    from avex.embedding.embed import embed
+    from avex.embedding.embed import RunReport, embed
 
+    report = RunReport()
     with RunView("embed", model, quiet) as view:
         store = embed(
             inputs,
@@ -87,8 +88,9 @@ def command(
             fail_fast=fail_fast,
             errors_csv=errors_csv,
             on_progress=view.update,
+            report=report,
         )
     written = [str(output)]
     if npy:
         written += [str(path) for path in store.export_npy(output.with_suffix(".npy"))]
-    view.finish(store.stats, store.problems, written, errors_csv or output.parent / "errors.csv")
+    view.finish(report.stats, report.problems, written, errors_csv or output.parent / "errors.csv")

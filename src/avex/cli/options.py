@@ -41,10 +41,12 @@ class Precision(str, Enum):
     float16 = "float16"
 
 
-INPUTS_HELP = "Files, folders (recursive), globs, or manifests (.csv, .tsv, .parquet, .jsonl with a column path)."
+INPUTS_HELP = (
+    "Files, folders (recursive), globs, or manifests (.csv, .tsv, .parquet, .jsonl with a column path)."
+)
 WINDOWS, RUNNING = "Windows", "Running"
 
-Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help=INPUTS_HELP, show_default=False)]
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT", help=INPUTS_HELP, show_default=False)]
 Model = Annotated[str, typer.Option("--model", "-m", help="Model name, alias, or a card file (.yml).")]
 Plugins = Annotated[
     list[str] | None,

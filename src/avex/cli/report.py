@@ -80,7 +80,7 @@ class RunView:
         stats: RunStats,
         problems: Sequence[Problem],
         written: Sequence[str],
-        errors_csv: Path,
+        errors_csv: Path | None,
     ) -> None:
         """Print the summary and leave with the exit code that fits."""
         if not self._quiet:
@@ -105,8 +105,8 @@ class RunView:
             typer.echo(f"Wrote {path}")
 
 
-def problem_lines(problems: Sequence[Problem], errors_csv: Path) -> list[str]:
-    """A few lines that say what went wrong."""
+def problem_lines(problems: Sequence[Problem], errors_csv: Path | None) -> list[str]:
+    """A few lines that say what went wrong, or each problem if there is no file that lists them."""
     if not problems:
         return []
     errors = {problem.recording for problem in problems if problem.severity == "error"}
@@ -118,7 +118,24 @@ def problem_lines(problems: Sequence[Problem], errors_csv: Path) -> list[str]:
     if warned:
         parts.append(f"{len(warned)} recordings are incomplete")
     listing = ", ".join(f"{cause}: {count}" for cause, count in causes.most_common())
-    return [f"{' and '.join(parts)} ({listing}). See {errors_csv}"]
+    headline = f"{' and '.join(parts)} ({listing})."
+    if errors_csv is None:
+        return [headline, *(f"  {problem.cause}: {problem.message}" for problem in problems)]
+    return [f"{headline} See {errors_csv}"]
+
+
+def render_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A plain table, columns as wide as their content.
+
+    Example:
+        >>> print(render_table(("a", "b"), [("x", "1")]), end="")
+        a  b
+        -  -
+        x  1
+    """
+    widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
+    lines = [titles, ["-" * width for width in widths], *rows]
+    return "".join("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
 
 
 def format_duration(seconds: float) -> str:

@@ -80,22 +80,25 @@ class ModelSpec(BaseModel):
 
 
 class OutputFingerprint(BaseModel):
-    """What a model must answer to the standard test signal (`avex check`).
+    """What a model's embedding of the test signal of `avex check` must look like.
 
-    The signal is deterministic (see `avex.models.utils.check`); the summary is numeric, so it holds across
-    machines and library versions within `rtol`.
+    A numeric summary (`avex.weights.output_fingerprint`), so that it holds across machines and versions.
 
     Attributes:
-        mean: Mean of all embedding values.
+        shape: Shape of the embedding.
+        mean: Mean of its values.
         std: Their standard deviation.
-        samples: Embedding values at evenly spaced positions.
-        rtol: Allowed deviation, relative to `std`.
+        l2: Euclidean norm.
+        samples: Values at evenly spaced places, first and last included.
+        rtol: Largest difference allowed, relative to the root mean square.
     """
 
     model_config = ConfigDict(extra="forbid")
 
+    shape: list[PositiveInt]
     mean: float
-    std: float = Field(gt=0)
+    std: float
+    l2: float
     samples: list[float] = Field(min_length=1)
     rtol: float = Field(default=1e-3, gt=0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ from avex.audio import Windower, parse_channel
 from avex.configs import ModelCard, ModelSpec
 from avex.embedding.engines import Engine, load_engine
 from avex.embedding.pipeline import Pipeline, Rows, RunStats
-from avex.embedding.problems import ProblemLog
+from avex.embedding.problems import Problem, ProblemLog
 from avex.embedding.reading import ReadPlan, Recording
 from avex.embedding.sources import Source, discover, file_state
 from avex.embedding.stores import (
@@ -23,6 +23,7 @@ from avex.embedding.stores import (
     ParquetStore,
     RecordingKey,
     StoreHeader,
+    open_store,
 )
 
 Tail = Literal["pad", "drop", "shift"]
@@ -81,6 +82,14 @@ class WindowOptions:
         )
 
 
+@dataclass
+class RunReport:
+    """What happened in a run: counts, and what went wrong with single recordings."""
+
+    stats: RunStats = field(default_factory=RunStats)
+    problems: list[Problem] = field(default_factory=list)
+
+
 class StoreSink:
     """Hands results of the pipeline to an embedding store."""
 
@@ -120,6 +129,7 @@ def embed(
     fail_fast: bool = False,
     errors_csv: str | Path | None = None,
     on_progress: Callable[[RunStats], None] | None = None,
+    report: RunReport | None = None,
 ) -> EmbeddingStore:
     """Embed recordings, window by window.
 
@@ -143,9 +153,10 @@ def embed(
         fail_fast: Raise at the first recording that fails.
         errors_csv: Where problems are listed; None means `errors.csv` beside the output.
         on_progress: Called with the counts of the run after each batch.
+        report: Filled with the counts and problems of the run.
 
     Returns:
-        The finished store, open for reading, with the run's counts in `.stats` and problems in `.problems`.
+        The finished store, open for reading: `.to_numpy()`, `.to_pandas()`, `.scan()`, `.recordings()`.
 
     Raises:
         ConfigError: No recordings, or options that contradict each other or the model.
@@ -173,7 +184,7 @@ def embed(
     else:
         store = ParquetStore(output, header, mode="overwrite" if overwrite else "resume")
         errors_csv = errors_csv or Path(output).parent / "errors.csv"
-    return _run(store, engine, plan, sources, errors_csv, fail_fast, on_progress)
+    return _run(store, engine, plan, sources, errors_csv, fail_fast, on_progress, report)
 
 
 def _as_engine(
@@ -206,6 +217,7 @@ def _run(
     errors_csv: str | Path | None,
     fail_fast: bool,
     on_progress: Callable[[RunStats], None] | None,
+    report: RunReport | None,
 ) -> EmbeddingStore:
     with store:
         todo = [source for source in sources if not _is_done(store, source)]

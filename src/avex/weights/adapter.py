@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from avex._core.errors import UnknownNameError, WeightsError, did_you_mean
 from avex.weights.keymap import KeyMap, shown
+from avex.weights.sniff import FILE_FORMATS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +95,7 @@ class StateDictAdapter:
         head_prefixes: How the keys of the classifier begin.
     """
 
-    target_keys: frozenset[str]
+    target_keys: AbstractSet[str]
     name: str = "state_dict"
     head_prefixes: tuple[str, ...] = ("classifier.",)
 
@@ -147,7 +148,7 @@ def choose_adapter(
         path: Its file, for messages.
         model_name: What the model is called, for messages.
         checkpoint_format: Name of the adapter to use, whether it recognises the keys or not; None to find
-        out.
+            out. A file format (`FILE_FORMATS`) that no adapter is named after says nothing about the layout.
         num_parameters: How many tensors the model has, for messages; None to speak of the file's.
 
     Raises:
@@ -155,13 +156,14 @@ def choose_adapter(
         UnknownNameError: There is no adapter named `checkpoint_format`.
     """
     formats = [adapter.name for adapter in adapters]
-    if checkpoint_format is not None:
-        for adapter in adapters:
-            if adapter.name == checkpoint_format:
-                return adapter
+    for adapter in adapters:
+        if adapter.name == checkpoint_format:
+            return adapter
+    if checkpoint_format is not None and checkpoint_format not in FILE_FORMATS:
+        known = (*formats, *FILE_FORMATS)
         raise UnknownNameError(
             f"Model '{model_name}' has no checkpoint format '{checkpoint_format}'."
-            f"{did_you_mean(checkpoint_format, formats)} Known: {', '.join(formats) or 'none'}."
+            f"{did_you_mean(checkpoint_format, known)} Known: {', '.join(dict.fromkeys(known))}."
         )
     found = set(keys)
     for adapter in adapters:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +12,6 @@ from torch import Tensor, nn
 from avex._core.errors import WeightsError
 from avex.weights.keymap import shown
 from avex.weights.report import LoadReport
-
-Targets: TypeAlias = dict[str, Tensor]
 
 
 def apply_state(
@@ -69,7 +66,7 @@ def apply_state(
     plan.check_values(heads)
     notes = plan.copy()
     return LoadReport(
-        loaded=tuple(plan.loaded),
+        loaded=(*plan.loaded, *plan.shared),
         missing=tuple(plan.missing),
         reset=reset,
         ignored=(*left_out, *ignored),
@@ -85,8 +82,9 @@ class _Plan:
 
     module: nn.Module
     source: str
-    targets: Targets = field(init=False)
+    targets: dict[str, Tensor] = field(init=False)
     loaded: dict[str, Tensor] = field(init=False, default_factory=dict)
+    shared: list[str] = field(init=False, default_factory=list)
     missing: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -99,29 +97,32 @@ class _Plan:
             )
 
     def match(self, state: Mapping[str, Tensor], exempt: frozenset[str], optional: tuple[str, ...]) -> None:
-        wanted = {name for name in self.targets if name not in exempt}
-        self.loaded = {name: state[name] for name in self.targets if name in wanted and name in state}
+        """Pair the names of both sides, or raise if any is left over."""
+        wanted = [name for name in self.targets if name not in exempt]
+        self.loaded = {name: state[name] for name in wanted if name in state}
         served = {id(self.targets[name]) for name in self.loaded}
-        absent = [name for name in self.targets if name in wanted - state.keys()]
-        absent = [name for name in absent if id(self.targets[name]) not in served]
-        self.missing = [name for name in absent if self._may_lack(name, optional)]
-        lacking = [name for name in absent if name not in self.missing]
-        unexpected = [key for key in state if key not in wanted]
-        if not self.loaded and (lacking or unexpected):
+        absent = [name for name in wanted if name not in state]
+        self.shared = [name for name in absent if id(self.targets[name]) in served]
+        self.missing = [name for name in absent if name not in self.shared and self._may_lack(name, optional)]
+        lacking = [name for name in absent if name not in self.shared and name not in self.missing]
+        unexpected = [key for key in state if key not in self.targets or key in exempt]
+        if wanted and not self.loaded:
             raise WeightsError(
                 f"{self._checkpoint} does not fit {self._name}: 0 of {len(wanted)} parameters matched. First "
-                f"unmatched keys: {shown(unexpected or ['(none)'])}. First parameters of the model: "
-                f"{shown(lacking or sorted(wanted))}. Pass the weights of this architecture, or checkpoint_format=... ."
+                f"unmatched keys: {shown(unexpected) or 'none'}. The model expects {shown(wanted)}. "
+                "Nothing was loaded. Pass the weights of this architecture, or checkpoint_format=... ."
             )
         if lacking or unexpected:
             problems = [f"it lacks {len(lacking)} of them: {shown(lacking)}"] if lacking else []
             problems += [f"it has {len(unexpected)} others: {shown(unexpected)}"] if unexpected else []
             raise WeightsError(
                 f"{self._checkpoint} does not fit {self._name}: {len(self.loaded)} of {len(wanted)} parameters "
-                f"matched, but {'; and '.join(problems)}. Nothing was loaded. Pass the weights of this architecture."
+                f"matched, but {'; and '.join(problems)}. Nothing was loaded. Pass the weights of this "
+                "architecture."
             )
 
     def check_values(self, heads: tuple[str, ...]) -> None:
+        """Raise unless shapes, kinds and values are right and tied tensors agree."""
         shapes = [name for name, tensor in self.loaded.items() if tensor.shape != self.targets[name].shape]
         if shapes:
             self._raise_shapes(shapes, heads)
@@ -139,17 +140,14 @@ class _Plan:
                     f"large for {target.dtype}). Nothing was loaded. Download the file again, or ask its author."
                 )
             other = first.setdefault(id(target), name)
-            if (
-                other != name
-                and tensor is not self.loaded[other]
-                and not torch.equal(tensor, self.loaded[other])
-            ):
+            if other != name and not torch.equal(tensor, self.loaded[other]):
                 raise WeightsError(
                     f"{self._checkpoint} has different values for '{other}' and '{name}', which are one shared "
                     f"parameter in {self._name}. Nothing was loaded. It is the file of another architecture."
                 )
 
     def copy(self) -> tuple[str, ...]:
+        """Write the values into the module; return notes for the report."""
         converted: dict[tuple[torch.dtype, torch.dtype], int] = {}
         done: set[int] = set()
         with torch.no_grad():
@@ -167,6 +165,7 @@ class _Plan:
         )
 
     def distinct_targets(self) -> list[Tensor]:
+        """Return what was written to, shared tensors once."""
         return list({id(self.targets[name]): self.targets[name] for name in self.loaded}.values())
 
     def _may_lack(self, name: str, optional: tuple[str, ...]) -> bool:
@@ -178,11 +177,11 @@ class _Plan:
 
     def _raise_shapes(self, names: list[str], heads: tuple[str, ...]) -> None:
         pairs = [
-            f"'{name}' {tuple(self.loaded[name].shape)} in the checkpoint, {tuple(self.targets[name].shape)} in the model"
+            f"'{name}' is {tuple(self.loaded[name].shape)}, expected {tuple(self.targets[name].shape)}"
             for name in names[:8]
         ]
         advice = "It is the file of another size or variant of the model."
-        if all(name.startswith(heads) for name in names):
+        if all(name.startswith(heads) for name in names) and self.targets[names[0]].dim():
             classes = self.targets[names[0]].shape[0]
             advice = (
                 f"Only the classifier differs: pass num_classes={classes} for a new head of {classes} classes, or "
@@ -190,7 +189,7 @@ class _Plan:
             )
         more = f"; and {len(names) - 8} more" if len(names) > 8 else ""
         raise WeightsError(
-            f"{self._checkpoint} does not fit {self._name}: shapes differ: {'; '.join(pairs)}{more}. Nothing was "
+            f"{self._checkpoint} does not fit {self._name}: {'; '.join(pairs)}{more}. Nothing was "
             f"loaded. {advice}"
         )
 

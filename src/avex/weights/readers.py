@@ -10,24 +10,15 @@ from typing import Any
 
 import torch
 
-from avex._core.errors import UnknownNameError, UnsafeCheckpointError, WeightsError, did_you_mean
+from avex._core.errors import UnsafeCheckpointError, WeightsError
 from avex.weights.pickles import RestrictedReader
 from avex.weights.sniff import Container, TensorInfo, read_safetensors_header, sniff_container
 
-FORMATS = ("safetensors", "torch", "fairseq")
-
 # Where training programs put the state dict among other things, most telling name first.
 _STATE_DICT_NAMES = ("model_state_dict", "state_dict", "model")
-# The settings that training programs pickle beside the weights. Harmless kinds of objects: read as inert ones.
+# What training programs pickle beside the weights: settings, harmless and read as inert objects.
 _SETTINGS = ("argparse.", "omegaconf.", "fairseq.", "enum.", "pathlib.", "typing.", "collections.", "numpy.")
-_SETTINGS_NAMES = (
-    "builtins.dict",
-    "builtins.list",
-    "builtins.int",
-    "builtins.float",
-    "builtins.str",
-    "builtins.bool",
-)
+_PLAIN_TYPES = tuple(f"builtins.{name}" for name in ("dict", "list", "tuple", "int", "float", "str", "bool"))
 
 
 @dataclass(frozen=True)
@@ -38,8 +29,7 @@ class Checkpoint:
         tensors: Name to tensor, on the CPU, memory-mapped where the file allows it. Nested groups of tensors
             (fairseq's `_ema`) have dotted names.
         metadata: What else was stored: settings, number of classes, epoch. Objects of foreign classes are
-        inert
-            (`avex.weights.inert.Inert`). Optimiser states are left out.
+            inert (`avex.weights.inert.Inert`). Optimiser states are left out.
         format: How it was read: `"safetensors"`, `"torch"` or `"fairseq"`.
     """
 
@@ -51,21 +41,19 @@ class Checkpoint:
 def read_checkpoint(path: str | Path, format: str | None = None) -> Checkpoint:
     """Read a checkpoint file.
 
-    What the file is is decided by its content, not by its name. A torch.save file is read with
-    `weights_only=True`. If it holds the settings of a training program (argparse, omegaconf, fairseq,
-    numpy) as well, it is read again with those as inert objects; if it holds anything else, that is an
-    error, unless `format="fairseq"` says that the file is known to have such things in it. They stay inert
-    even then.
+    Its content decides what the file is, not its name. A torch.save file is read with `weights_only=True`. If
+    it also holds the settings of a training program (argparse, omegaconf, fairseq, numpy), it is read again
+    with those as inert objects. Anything else in it is an error, unless `format="fairseq"` says that the file
+    is known to have such things; they stay inert even then.
 
     Args:
         path: Local file.
-        format: `"safetensors"`, `"torch"`, `"fairseq"` or None. `"fairseq"` is also a layout of keys, which
-            safetensors files can have; those are read as the safetensors files that they are.
+        format: A file format (`FILE_FORMATS`) or None. Anything else is taken for the name of a key layout,
+            which is `choose_adapter`'s business. `"fairseq"` is both, so a safetensors file may have it too.
 
     Raises:
         UnsafeCheckpointError: The file holds functions or classes other than tensors and plain data.
         WeightsError: It is no checkpoint, damaged, of another format than `format`, or holds no tensor.
-        UnknownNameError: There is no such format.
 
     Example:
         >>> import tempfile
@@ -74,10 +62,6 @@ def read_checkpoint(path: str | Path, format: str | None = None) -> Checkpoint:
         >>> read_checkpoint(file).metadata
         {'epoch': 7}
     """
-    if format is not None and format not in FORMATS:
-        raise UnknownNameError(
-            f"Unknown checkpoint format '{format}'.{did_you_mean(format, FORMATS)} Known: {', '.join(FORMATS)}."
-        )
     path = Path(path)
     container = sniff_container(path)
     actual = "safetensors" if container == "safetensors" else "torch"
@@ -107,7 +91,7 @@ def read_header(path: str | Path, format: str | None = None) -> dict[str, Tensor
         WeightsError: As for `read_checkpoint`.
     """
     path = Path(path)
-    if format in (None, "safetensors", "fairseq") and sniff_container(path) == "safetensors":
+    if format != "torch" and sniff_container(path) == "safetensors":
         tensors = read_safetensors_header(path).tensors
         _require_tensors(tensors, path)
         return tensors
@@ -158,13 +142,13 @@ def _read_pickled(path: Path, container: Container, format: str | None) -> tuple
 
 
 def _refuse_foreign(names: list[str], path: Path) -> None:
-    foreign = [name for name in names if not name.startswith(_SETTINGS) and name not in _SETTINGS_NAMES]
+    foreign = [name for name in names if not name.startswith(_SETTINGS) and name not in _PLAIN_TYPES]
     if foreign:
         shown = ", ".join(f"'{name}'" for name in foreign[:8]) + ", ..." * (len(foreign) > 8)
         raise UnsafeCheckpointError(
             f"Checkpoint '{path}' holds more than tensors and plain data: it names {shown}. Nothing of it was "
             "executed. Expected a state_dict. Convert it to safetensors where it was made, or, if you know why "
-            "these names are in it, pass checkpoint_format='fairseq' to read the tensors only (the names stay inert)."
+            "these names are in it, pass checkpoint_format='fairseq' to read its tensors; the names stay inert."
         )
 
 

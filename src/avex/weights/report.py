@@ -38,14 +38,10 @@ class LoadReport:
             >>> LoadReport(loaded=("a.weight",), ignored=("b",), source="x.pt", num_parameters=6).summary()
             "Loaded 1 tensor (6 numbers) from 'x.pt'; 1 ignored."
         """
-        parts = [
-            f"Loaded {len(self.loaded)} tensor{'s' * (len(self.loaded) != 1)} ({self.num_parameters:,} numbers)"
-        ]
-        if self.source:
-            parts[0] += f" from '{self.source}'"
-        for name in _EXCEPTIONS:
-            if count := len(getattr(self, name)):
-                parts.append(f"{count} {name}")
+        plural = "s" * (len(self.loaded) != 1)
+        origin = f" from '{self.source}'" if self.source else ""
+        parts = [f"Loaded {len(self.loaded)} tensor{plural} ({self.num_parameters:,} numbers){origin}"]
+        parts += [f"{len(getattr(self, name))} {name}" for name in _EXCEPTIONS if getattr(self, name)]
         return "; ".join([*parts, *self.notes]) + "."
 
     def table(self) -> str:

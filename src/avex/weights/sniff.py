@@ -1,4 +1,4 @@
-"""What a weights file really is, by its first bytes rather than its name; and the header of safetensors files.
+"""What a weights file is, by its first bytes rather than its name; and the header of safetensors files.
 
 Nothing here needs torch.
 """
@@ -9,11 +9,12 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from avex._core.errors import WeightsError
 
 Container = Literal["safetensors", "zip", "legacy", "pickle"]
+FILE_FORMATS = ("safetensors", "torch", "fairseq")
 
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
 # The number that torch.save wrote first before version 1.6, as a pickled integer.
@@ -49,8 +50,7 @@ _DTYPES = {
 }
 
 
-@dataclass(frozen=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """Shape and element type of a tensor that has not been read.
 
     Attributes:

@@ -35,7 +35,9 @@ def common_folder(recordings: Iterable[str]) -> str:
     root: str | None = None
     for recording in recordings:
         folder, _ = split_name(recording)
-        root = folder if root is None else split_name(os.path.commonprefix([root, folder]))[0]
+        root = folder if root is None else root
+        while not folder.startswith(root):
+            root = split_name(root[:-1])[0]
     return root or ""
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TextIO
+from pathlib import Path
+from typing import BinaryIO, TextIO
 
 from avex._core.errors import ConfigError, did_you_mean
 from avex.detection.records import Detection
 
-Path = str | os.PathLike[str]
+TablePath = str | os.PathLike[str]
 
 
 def column_key(name: str) -> str:
@@ -114,31 +117,44 @@ class Table:
 
 
 @contextmanager
-def open_text(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
+def open_text(path: TablePath, encoding: str = "utf-8") -> Iterator[TextIO]:
     """Open a table for reading; a byte order mark is skipped.
 
     Raises:
         ConfigError: There is no such file, or it is not in this encoding.
     """
-    codec = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     try:
-        with open(path, encoding=codec, newline="") as file:  # noqa: PTH123
-            yield file
+        codec = codecs.lookup(encoding).name
     except LookupError as error:
         raise ConfigError(
             f"Unknown encoding '{encoding}'. Expected one that Python knows, such as 'cp1252'."
         ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"Table '{path}' is not {encoding} text ({error.reason}). "
-            "If a Windows program wrote it, pass encoding='cp1252'."
-        ) from error
+    with open_binary(path) as binary:
+        # The wrapper closes the file beneath it, which may be closed twice.
+        file = io.TextIOWrapper(binary, "utf-8-sig" if codec == "utf-8" else codec, newline="")
+        try:
+            yield file
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"Table '{path}' is not {encoding} text ({error.reason}). "
+                "If a Windows program wrote it, pass encoding='cp1252'."
+            ) from error
+
+
+def open_binary(path: TablePath) -> BinaryIO:
+    """Open a table for reading bytes.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    try:
+        return Path(path).open("rb")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise ConfigError(f"There is no table at '{path}'. Expected a file.") from error
 
 
 @contextmanager
-def open_table(path: Path, delimiter: str, encoding: str = "utf-8") -> Iterator[Table]:
+def open_table(path: TablePath, delimiter: str, encoding: str = "utf-8") -> Iterator[Table]:
     """Open a delimited text file with a header.
 
     With commas, cells may be quoted (RFC 4180); with tabs they are taken as they are, as Raven writes them.
@@ -180,9 +196,11 @@ def make_detection(place: str, **fields: object) -> Detection:
         return Detection(**fields)  # type: ignore[arg-type]
     except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from None
+    except TypeError as error:
+        raise ConfigError(f"{place}: a field is missing, unknown or of the wrong type ({error}).") from error
 
 
-def place_of(path: Path, line: int) -> str:
+def place_of(path: TablePath, line: int) -> str:
     """Return how messages name a line."""
     return f"Table '{path}', line {line}"
 
@@ -197,7 +215,7 @@ def _plain_lines(file: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]
         yield number, line.rstrip("\r\n").split(delimiter)
 
 
-def _quoted_lines(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
+def _quoted_lines(file: TextIO, path: TablePath) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(file, strict=True)
     try:
         for cells in reader:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from avex._core.errors import ConfigError
-from avex.configs import ModelCard, OutputFingerprint
+from avex.configs import ModelCard
 from avex.models.base_model import ModelBase
 from avex.models.utils.load import LoadRequest, load_card
 from avex.models.utils.registry import resolve
-
-_NUM_SAMPLES = 16
+from avex.weights import compare, output_fingerprint
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class CheckResult:
         checksum: `verified`, or why it was not.
         report: What was loaded.
         fingerprint: Measured output for the test signal.
-        matches: Whether it equals the card's; None if the card states none.
-        deviation: Largest difference in units of the standard deviation, if there was something to compare.
+        differences: How it differs from the card's, in words; None if the card states none.
         seconds: Time to load and run.
         device: Where it ran.
     """
@@ -35,9 +34,8 @@ class CheckResult:
     name: str
     checksum: str
     report: str
-    fingerprint: OutputFingerprint
-    matches: bool | None
-    deviation: float | None
+    fingerprint: dict[str, Any]
+    differences: tuple[str, ...] | None
     seconds: float
     device: str
 
@@ -62,26 +60,11 @@ def check_signal(seconds: float, sample_rate: int) -> np.ndarray:
     return signal.astype(np.float32)
 
 
-def fingerprint_of(model: ModelBase) -> OutputFingerprint:
-    """Numeric summary of a model's embedding of the test signal."""
+def embed_check_signal(model: ModelBase) -> torch.Tensor:
+    """The model's embedding of the test signal, (D,)."""
     waveform = check_signal(model.window_seconds or 5.0, model.sample_rate)
     with torch.inference_mode():
-        values = model.embed(torch.from_numpy(waveform)[None].to(model.device))[0].float().cpu().numpy()
-    positions = np.linspace(0, len(values) - 1, min(_NUM_SAMPLES, len(values))).astype(int)
-    return OutputFingerprint(
-        mean=float(values.mean()),
-        std=max(float(values.std()), 1e-12),
-        samples=[round(float(values[i]), 6) for i in positions],
-    )
-
-
-def compare(measured: OutputFingerprint, expected: OutputFingerprint) -> float:
-    """Largest difference between two fingerprints in units of the expected standard deviation."""
-    if len(measured.samples) != len(expected.samples):
-        return float("inf")
-    differences = np.abs(np.subtract(measured.samples, expected.samples)).tolist()
-    differences += [abs(measured.mean - expected.mean), abs(measured.std - expected.std)]
-    return max(differences) / expected.std
+        return model.embed(torch.from_numpy(waveform)[None].to(model.device))[0].float().cpu()
 
 
 def check_model(model: str | ModelCard, device: str | None = None) -> CheckResult:
@@ -93,16 +76,19 @@ def check_model(model: str | ModelCard, device: str | None = None) -> CheckResul
         ConfigError: The model is not a `ModelBase`.
 
     Example:
-        >>> check_model("birdnet").matches                                    # doctest: +SKIP
-        True
+        >>> check_model("birdnet").differences                                # doctest: +SKIP
+        ()
     """
     started = time.perf_counter()
     card = resolve(model)
     loaded = load_card(card, LoadRequest(device=device))
     if not isinstance(loaded, ModelBase):
         raise ConfigError(f"'{card.name}' is a {type(loaded).__name__}; only a ModelBase can be checked.")
-    measured = fingerprint_of(loaded)
-    deviation = compare(measured, card.fingerprint) if card.fingerprint else None
+    measured = output_fingerprint(embed_check_signal(loaded))
+    differences = None
+    if card.fingerprint:
+        expected = card.fingerprint.model_dump(exclude={"rtol"})
+        differences = compare(expected, measured, card.fingerprint.rtol)
     report = getattr(loaded, "load_report", None)
     if card.checkpoint_path is None:
         checksum = "the card has no checkpoint"
@@ -113,8 +99,7 @@ def check_model(model: str | ModelCard, device: str | None = None) -> CheckResul
         checksum=checksum,
         report=report.table() if report else "the graph file was loaded as it is",
         fingerprint=measured,
-        matches=None if deviation is None or card.fingerprint is None else deviation <= card.fingerprint.rtol,
-        deviation=deviation,
+        differences=differences,
         seconds=time.perf_counter() - started,
         device=str(loaded.device),
     )

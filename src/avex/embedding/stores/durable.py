@@ -1,0 +1,69 @@
+"""Flush to the disk, rename in one step, and tell a full disk from other failures.
+
+`avex.io.atomic` keeps its temporary file beside the target. A store keeps its own inside the partial folder,
+where the next writer removes what a kill left behind; hence the rename is a step of its own here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+# A quota (EDQUOT) and a limit on file size (EFBIG) need the same remedy as a full disk.
+_FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+# Some network and FUSE file systems cannot flush a folder; the rename itself is still one step there.
+_NO_FOLDER_FSYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
+
+
+def publish(temporary: Path, target: Path) -> None:
+    """Rename a finished file over `target`; when this returns it survives a power cut."""
+    _fsync(temporary, os.O_RDWR)
+    temporary.replace(target)
+    flush_folder(target.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the list of names in a folder, where the system can do that."""
+    if os.name == "nt":  # Windows has no handle on a folder to flush
+        return
+    try:
+        _fsync(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_FSYNC:
+            raise
+
+
+def is_full(error: OSError) -> bool:
+    """Tell whether an error means that the disk, or what this user may write on it, is full."""
+    return error.errno in _FULL
+
+
+def free_space(path: Path) -> int:
+    """Return the free bytes on the disk that holds `path` (or would hold it)."""
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    return shutil.disk_usage(existing).free
+
+
+def readable_size(count: int) -> str:
+    """Return a number of bytes for people.
+
+    Example:
+        >>> readable_size(1_530_000)
+        '1.5 MB'
+    """
+    size = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
