@@ -40,9 +40,14 @@ def test_awkward_names(tmp_path: Path, name: str) -> None:
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_write(target, "w") as file:
-        file.write("half")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with atomic_write(target, "w") as file:
+            file.write("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -80,11 +85,14 @@ def test_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_stays_an_os_error(tmp_path: Path) -> None:
-    with pytest.raises(OSError) as caught, atomic_path(tmp_path / "a.bin") as temporary:
-        temporary.unlink()
-        temporary.symlink_to("/dev/full")
-        with temporary.open("wb", buffering=0) as file:
-            file.write(b"x")
+    def write() -> None:
+        with atomic_path(tmp_path / "a.bin") as temporary:
+            temporary.unlink()
+            temporary.symlink_to("/dev/full")
+            temporary.write_bytes(b"x")
+
+    with pytest.raises(OSError) as caught:
+        write()
     assert caught.value.errno == errno.ENOSPC
     assert list(tmp_path.iterdir()) == []
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,7 +182,7 @@ class TestRemote:
 
     def test_a_wrong_checksum(self, remote: fsspec.AbstractFileSystem) -> None:
         remote.pipe("/a.bin", b"one")
-        with pytest.raises(ChecksumError, match="0{64}"):
+        with pytest.raises(ChecksumError, match=r"0{64}"):
             fetch("memory://a.bin", sha256="0" * 64)
 
     def test_a_damaged_cache_is_downloaded_again(self, remote: fsspec.AbstractFileSystem) -> None:
@@ -221,7 +222,7 @@ class TestRemote:
     def test_missing_package_names_the_extra(
         self, uri: str, package: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(__import__("sys").modules, package, None)
+        monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(MissingExtraError, match=rf"'{package}'.*avex\[cloud\]"):
             fetch(uri)
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -91,26 +95,74 @@ def test_cache_folder_follows_the_clients_rules(monkeypatch: pytest.MonkeyPatch)
     assert hub_cache_folder("/mine") == Path("/mine")
 
 
-def test_an_unreachable_hub_is_one_clear_error(tmp_path: Path) -> None:
-    """A fresh interpreter, so that the client reads this environment; nothing listens on that port."""
-    code = (
-        "from avex._core.errors import OfflineError\n"
-        "from avex.io import fetch\n"
-        "try:\n"
-        "    fetch('hf://org/repo/w.bin')\n"
-        "except OfflineError as error:\n"
-        "    assert 'hf://org/repo/w.bin' in str(error) and 'could not be downloaded' in str(error), str(error)\n"
-        "    assert error.__cause__ is not None\n"
-        "else:\n"
-        "    raise SystemExit('no error')\n"
-    )
+class _Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the Hub as a download needs."""
+
+    files: ClassVar[dict[str, bytes]] = {"/org/repo/resolve/main/w.bin": b"weights"}
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        content = self.files.get(self.path)
+        if content is None:
+            private, broken = "secret" in self.path, "broken" in self.path
+            self.send_response(401 if private else 400 if broken else 404)
+            self.send_header("X-Error-Code", "RepoNotFound" if private else "" if broken else "EntryNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+ONLINE = """
+import sys
+from avex.io import fetch
+for uri in sys.argv[1:]:
+    try:
+        print(fetch(uri).read_bytes())
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_download_and_every_way_to_fail(hub: str, tmp_path: Path) -> None:
+    """In a fresh interpreter, since the client reads its address from the environment once."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "AVEX_"))}
-    environment |= {
-        "HF_HUB_CACHE": str(tmp_path),
-        "HF_ENDPOINT": "http://127.0.0.1:9",
-        "HF_HUB_ETAG_TIMEOUT": "1",
-    }
+    environment |= {"HF_HUB_CACHE": str(tmp_path), "HF_ENDPOINT": hub, "HF_HUB_DISABLE_TELEMETRY": "1"}
+    names = ["repo/w.bin", "repo/absent.bin", "secret/w.bin", "broken/w.bin"]
     result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", ONLINE, *(f"hf://org/{name}" for name in names)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
+    downloaded, absent, secret, broken = result.stdout.splitlines()
+    assert downloaded == "b'weights'"
+    assert absent.startswith("MissingFileError 'hf://org/repo/absent.bin' does not exist")
+    assert secret.startswith("MissingFileError 'hf://org/secret/w.bin' does not exist, or is private")
+    assert broken.startswith("OfflineError 'hf://org/broken/w.bin' is not in the cache folder")
+    assert "could not be downloaded" in broken
+    assert fetch("hf://org/repo/w.bin", cache_dir=tmp_path, offline=True).read_bytes() == b"weights"

@@ -20,6 +20,9 @@ _BYTES_PER_SAMPLE = {
     "PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "ALAW": 1,
 }  # fmt: skip
 _MPEG_FRAME = 1152
+_MP3_LEAD = 16 * _MPEG_FRAME
+_OGG_LAST_PAGE = 2**18  # frames: 255 packets of 1024, rounded up
+_SKIP_BLOCK = 2**16
 _MP3_SLACK = 2**13  # bytes after the audio: tags
 _OGG_PAGE_SEARCH = 2**16 + 2**8  # the longest page is 65307 bytes
 _SYSTEM_ERROR = 2
@@ -76,12 +79,27 @@ class SndfileReader:
 
     def seek(self, frame: int) -> None:
         """See `Reader.seek`."""
+        landing = self._landing(frame)
         try:
-            self._sound.seek(frame)
+            self._sound.seek(landing)
         except soundfile.LibsndfileError as error:
             raise AudioError(
                 f"{quoted(self._path)} cannot be read from {frame / self.info.sample_rate:.3f} s on: {error}"
             ) from error
+        while landing < frame:
+            skipped = len(self.read(min(frame - landing, _SKIP_BLOCK)))
+            if not skipped:
+                return  # what is wrong there shows at the next read
+            landing += skipped
+
+    def _landing(self, frame: int) -> int:
+        """Return a frame at or before `frame` to which libsndfile seeks exactly."""
+        if self.info.format == "MP3":  # a frame may use bits of several frames before it
+            return max(0, frame - _MP3_LEAD)
+        if self.info.format == "OGG" and frame > self.info.frames - _OGG_LAST_PAGE:
+            # The end of a Vorbis stream is trimmed, and libsndfile misplaces positions in the last page by that.
+            return max(0, self.info.frames - 2 * _OGG_LAST_PAGE)
+        return frame
 
     def read(self, frames: int) -> np.ndarray:
         """See `Reader.read`."""

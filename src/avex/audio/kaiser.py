@@ -113,7 +113,7 @@ class KaiserFilter:
         """Tell which outputs the reference places just before the input sample that they coincide with.
 
         resampy computes output times as `index * (1 / ratio)` in float64. Where that falls an ulp short of a whole
-        sample, the roles of left and right wing swap; with a truncated step the result then differs by up to 1e-5.
+        sample, the roles of left and right wing swap; with a truncated step the result then differs by some 1e-6.
 
         Args:
             outputs: (m,) int64 indices of outputs, multiples of `up`.

@@ -232,9 +232,9 @@ def _run(
             on_progress=on_progress,
             stats=stats,
         ).run(todo)
-    finished = store.reopen()
-    finished.stats, finished.problems = stats, problems.problems
-    return finished
+    if report is not None:
+        report.stats, report.problems = stats, problems.problems
+    return store if isinstance(store, MemoryStore) else open_store(store.path)
 
 
 def _is_done(store: EmbeddingStore, source: Source) -> bool:

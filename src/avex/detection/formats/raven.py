@@ -63,11 +63,11 @@ def write(target: text.Target, recordings: Iterable[RecordingDetections]) -> Non
         selection = 0
         elapsed_s = Fraction(0)  # exact: floats would drift by milliseconds over 40,000 files
         for recording in recordings:
-            offset = text.microseconds(elapsed_s)
+            offset = round(elapsed_s * 1_000_000)
             for detection in recording.detections:
                 selection += 1
                 file.write("\t".join(_cells(selection, detection, recording, offset)) + "\n")
-            elapsed_s += Fraction(recording.duration_s)
+            elapsed_s += Fraction(float(recording.duration_s))
 
 
 def _cells(

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from fractions import Fraction
 from types import MappingProxyType
 from typing import IO, Any, Literal
 
@@ -28,12 +27,13 @@ _SPECIAL = re.compile("[\t\n\r\0\ud800-\udfff\u241b\u2409\u2424\u240d]")
 _ESCAPED = re.compile(f"{_ESCAPE}(?:u([0-9A-F]{{4}})|([^u]))|([\u2409\u2424\u240d])")
 
 
-def microseconds(seconds: float | Fraction) -> int:
+def microseconds(seconds: float) -> int:
     """Round seconds to whole microseconds, the resolution of every printed time.
 
     Half a microsecond is less than half a sample up to 1 MHz, so sample positions survive printing.
     """
-    return round(seconds * _MICRO)
+    # Printing rounds the exact binary value; seconds * 1e6 would already be rounded once.
+    return int(f"{seconds:.6f}".replace(".", ""))
 
 
 def print_micro(value: int) -> str:

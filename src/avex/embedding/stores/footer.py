@@ -101,7 +101,9 @@ def _decode(pairs: dict[bytes, bytes], path: Path) -> Footer:
         run = json.loads(pairs[RUN_KEY])
         check_version(run.get("schema_version"), path)
         listed = json.loads(zlib.decompress(base64.b64decode(pairs[RECORDINGS_KEY])))
-        entries = [Entry(RecordingKey(decode_name(name), size, mtime), rows) for name, size, mtime, rows in listed]
+        entries = [
+            Entry(RecordingKey(decode_name(name), size, mtime), rows) for name, size, mtime, rows in listed
+        ]
         return Footer(run["session"], StoreHeader.from_dict(run["header"]), entries)
     except (KeyError, TypeError, ValueError, AttributeError, zlib.error, binascii.Error) as error:
         raise StoreError(f"The footer of '{path}' is damaged ({type(error).__name__}: {error}).") from error

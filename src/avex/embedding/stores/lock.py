@@ -78,7 +78,9 @@ def _acquire(folder: Path, store: Path) -> filelock.BaseFileLock:
         if _still_named(path):
             return lock
         lock.release(force=True)
-    raise StoreLockedError(f"'{store}' is being opened and closed by other processes all the time. Try again later.")
+    raise StoreLockedError(
+        f"'{store}' is being opened and closed by other processes all the time. Try again later."
+    )
 
 
 def _still_named(path: Path) -> bool:

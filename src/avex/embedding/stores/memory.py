@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy.typing as npt
 import pyarrow as pa
 
 from avex._core.errors import StoreError
 from avex.embedding.stores import rows
 from avex.embedding.stores.base import EmbeddingBatch, RecordingKey, StoreHeader, check_turn
+from avex.embedding.stores.reading import TableReader
 
 if TYPE_CHECKING:
-    import pandas as pd
     from typing_extensions import Self
 
 
-class MemoryStore:
+class MemoryStore(TableReader):
     """An `EmbeddingStore` without a file. It stays readable after `close`.
 
     Args:
@@ -85,22 +84,6 @@ class MemoryStore:
         names = rows.check_columns(columns, self._schema)
         batches = [batch.select(names) for parts in self._rows.values() for batch in parts]
         return rows.rechunk(batches, batch_rows)
-
-    def recordings(self) -> list[str]:
-        """Return the names of the committed recordings, in commit order."""
-        return list(self._keys)
-
-    def to_numpy(self) -> npt.NDArray[Any]:
-        """Return all embeddings, (N, d)."""
-        return rows.stack_embeddings(self.scan(["embedding"]), len(self), self.header)
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the whole table.
-
-        Raises:
-            MissingExtraError: pandas is not installed.
-        """
-        return rows.data_frame(self.scan(), self._schema)
 
     def close(self) -> None:
         """Refuse further rows. A recording that was not committed is dropped."""

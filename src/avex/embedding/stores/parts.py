@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -106,7 +108,9 @@ def live_entries(segments: Sequence[Segment]) -> tuple[list[Entry], list[Ranges]
         The recordings that count, in row order, and for each segment the row ranges that hold them.
     """
     last = {
-        entry.key.recording: (i, j) for i, segment in enumerate(segments) for j, entry in enumerate(segment.entries)
+        entry.key.recording: (i, j)
+        for i, segment in enumerate(segments)
+        for j, entry in enumerate(segment.entries)
     }
     entries: list[Entry] = []
     ranges: list[Ranges] = []
@@ -125,7 +129,9 @@ def live_entries(segments: Sequence[Segment]) -> tuple[list[Entry], list[Ranges]
     return entries, ranges
 
 
-def scan_segments(segments: Sequence[Segment], columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+def scan_segments(
+    segments: Sequence[Segment], columns: list[str], batch_rows: int
+) -> Iterator[pa.RecordBatch]:
     """Yield the rows that count, in order; one row group is in memory at a time.
 
     Raises:
@@ -161,16 +167,30 @@ def _read_groups(path: Path, wanted: Ranges, columns: list[str], batch_rows: int
         end = 0
         for group in range(file.num_row_groups):
             begin, end = end, end + file.metadata.row_group(group).num_rows
-            if not any(start < end and begin < stop for start, stop in wanted):
+            if not _overlaps(wanted, begin, end):
                 continue
             offset = begin
-            for batch in file.iter_batches(batch_rows, row_groups=[group], columns=columns, use_threads=False):
-                following = offset + batch.num_rows
-                for start, stop in wanted:
-                    if start < following and offset < stop:
-                        first = max(start, offset)
-                        yield batch.slice(first - offset, min(stop, following) - first)
-                offset = following
+            for batch in file.iter_batches(
+                batch_rows, row_groups=[group], columns=columns, use_threads=False
+            ):
+                for start, stop in _overlaps(wanted, offset, offset + batch.num_rows):
+                    yield (
+                        batch.slice(start - offset, stop - start)
+                        .select(columns)
+                        .replace_schema_metadata(None)
+                    )
+                offset += batch.num_rows
+
+
+def _overlaps(wanted: Ranges, begin: int, end: int) -> Ranges:
+    """Return what sorted, disjoint ranges have in common with `[begin, end)`."""
+    first = bisect_right(wanted, begin, key=lambda found: found[1])
+    common: Ranges = []
+    for start, stop in islice(wanted, first, None):
+        if start >= end:
+            break
+        common.append((max(start, begin), min(stop, end)))
+    return common
 
 
 def _encoding(schema: pa.Schema) -> dict[str, object]:

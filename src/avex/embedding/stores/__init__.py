@@ -1,0 +1,57 @@
+"""Where embeddings go: in memory, or in one Parquet file that survives kills and full disks. Never imports torch."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from avex.embedding.stores.base import (
+    SCHEMA_VERSION,
+    EmbeddingBatch,
+    EmbeddingStore,
+    RecordingKey,
+    StoreHeader,
+)
+from avex.embedding.stores.names import decode_name, encode_name
+
+if TYPE_CHECKING:
+    from avex.embedding.stores.memory import MemoryStore
+    from avex.embedding.stores.parquet import ParquetStore, open_store
+    from avex.embedding.stores.rows import matrix
+    from avex.embedding.stores.writer import SealPolicy
+
+# These import pyarrow, so they load on first use.
+_LAZY = {
+    "MemoryStore": "memory",
+    "ParquetStore": "parquet",
+    "SealPolicy": "writer",
+    "matrix": "rows",
+    "open_store": "parquet",
+}
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "EmbeddingBatch",
+    "EmbeddingStore",
+    "MemoryStore",
+    "ParquetStore",
+    "RecordingKey",
+    "SealPolicy",
+    "StoreHeader",
+    "decode_name",
+    "encode_name",
+    "matrix",
+    "open_store",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

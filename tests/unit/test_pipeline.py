@@ -1,0 +1,168 @@
+"""The pipeline with an engine whose answers are known: order, batching, failures."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from avex._core.errors import PartialFailureError
+from avex.audio import Windower
+from avex.embedding.engines import EngineInfo, EngineOutput
+from avex.embedding.pipeline import Pipeline
+from avex.embedding.problems import ProblemLog
+from avex.embedding.reading import ReadPlan
+from avex.embedding.sources import discover
+
+RATE = 1000
+
+
+class SumEngine:
+    """Embedding of a window = its sum and its first sample; slow and out of step on purpose."""
+
+    labels = None
+    batch_size = 4
+
+    def __init__(self, sessions=3, delay=0.0, nan_at=None):
+        self.sessions = sessions
+        self.delay = delay
+        self.nan_at = nan_at
+        self.batches = []
+        self.lock = threading.Lock()
+        self.info = EngineInfo("sum", RATE, 1.0, False, 2, None, "soxr_hq", "test")
+
+    def session(self):
+        return self
+
+    def run(self, windows, valid):
+        with self.lock:
+            self.batches.append(len(windows))
+            turn = len(self.batches)
+        time.sleep(self.delay * (turn % 3))
+        values = np.stack([windows.sum(1), windows[:, 0]], 1).astype(np.float32)
+        if self.nan_at is not None:
+            values[np.isclose(windows[:, 0], self.nan_at)] = np.nan
+        return EngineOutput(values)
+
+
+class ListSink:
+    def __init__(self):
+        self.events = []
+        self.rows = {}
+
+    def append(self, recording, rows):
+        self.events.append(("append", recording.name))
+        self.rows.setdefault(recording.name, []).append(rows)
+
+    def commit(self, recording):
+        self.events.append(("commit", recording.name))
+
+    def rollback(self, recording):
+        self.events.append(("rollback", recording.name))
+        self.rows.pop(recording.name, None)
+
+
+@pytest.fixture
+def folder(wav, tmp_path):
+    rng = np.random.default_rng(1)
+    for i in range(12):
+        wav(f"{i:02d}.wav", data=rng.uniform(-0.5, 0.5, (int(rng.integers(1, 9000)), 1)), sample_rate=RATE)
+    return tmp_path
+
+
+def run(folder, engine, **kwargs):
+    sink = ListSink()
+    problems = ProblemLog(None)
+    pipeline = Pipeline(engine, ReadPlan(RATE, Windower(1.0)), sink, problems, **kwargs)
+    stats = pipeline.run(discover(folder))
+    return sink, stats, problems
+
+
+def test_results_arrive_in_order_whatever_the_timing(folder):
+    sink, stats, problems = run(folder, SumEngine(delay=0.005), readers=3)
+    committed = [name for event, name in sink.events if event == "commit"]
+    assert committed == sorted(committed)
+    assert len(committed) == 12
+    reference, _, _ = run(folder, SumEngine(sessions=1), readers=1)
+    for name, rows in reference.rows.items():
+        for field in ("start_s", "embedding"):
+            ours = np.concatenate([getattr(r, field) for r in sink.rows[name]])
+            assert np.array_equal(ours, np.concatenate([getattr(r, field) for r in rows]))
+    assert stats.done == 12
+    assert stats.windows == sum(len(r.start_s) for rows in sink.rows.values() for r in rows)
+    assert stats.audio_s == pytest.approx(sum(rows[-1].end_s[-1] for rows in sink.rows.values()))
+    assert not problems.problems
+
+
+def test_batches_fill_across_recordings(folder):
+    engine = SumEngine(sessions=1)
+    _, stats, _ = run(folder, engine)
+    assert engine.batches[:-1] == [4] * (len(engine.batches) - 1)
+    assert sum(engine.batches) == stats.windows
+
+
+def test_recordings_do_not_interleave(folder):
+    sink, _, _ = run(folder, SumEngine(delay=0.002))
+    seen = []
+    for _, name in sink.events:
+        if not seen or seen[-1] != name:
+            seen.append(name)
+    assert len(seen) == len(set(seen))
+
+
+def test_bad_recordings_are_isolated(folder):
+    (folder / "05.wav").write_bytes(b"not audio")
+    (folder / "06.wav").unlink()
+    (folder / "06.wav").mkdir()
+    sink, stats, problems = run(folder, SumEngine())
+    assert (stats.done, stats.failed) == (10, 2)
+    assert {p.cause for p in problems.problems} == {"not_audio", "not_a_file"}
+    assert [event for event, _ in sink.events].count("rollback") == 2
+
+
+def test_fail_fast_keeps_what_was_done(folder):
+    (folder / "05.wav").write_bytes(b"not audio")
+    sink = ListSink()
+    pipeline = Pipeline(SumEngine(), ReadPlan(RATE, Windower(1.0)), sink, ProblemLog(None), fail_fast=True)
+    with pytest.raises(PartialFailureError, match=r"05\.wav"):
+        pipeline.run(discover(folder))
+    assert [name[-6:] for event, name in sink.events if event == "commit"] == [
+        f"{i:02d}.wav" for i in range(5)
+    ]
+
+
+def test_non_finite_results_are_left_out(wav, tmp_path):
+    data = np.full((3000, 1), 0.25)
+    data[1000] = 0.5
+    wav("x.wav", data=data, sample_rate=RATE)
+    sink, stats, problems = run(tmp_path, SumEngine(nan_at=0.5))
+    (rows,) = sink.rows.values()
+    assert np.concatenate([r.start_s for r in rows]).tolist() == [0.0, 2.0]
+    assert [(p.cause, p.windows_lost) for p in problems.problems] == [("non_finite_output", 1)]
+    assert stats.windows == 2
+
+
+def test_an_engine_that_fails_ends_the_run(folder):
+    class Broken(SumEngine):
+        def run(self, windows, valid):
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(folder, Broken())
+    assert not [t for t in threading.enumerate() if t.name.startswith("avex-")], "no thread is left behind"
+
+
+def test_problem_log_survives_and_forgets(tmp_path):
+    from avex.embedding.problems import Problem
+
+    path = tmp_path / "errors.csv"
+    log = ProblemLog(path)
+    assert not path.exists()
+    log.add(Problem("a,\n.wav", "error", "empty", "it is empty"))
+    log.add(Problem("b.wav", "warning", "truncated", "cut", 3))
+    again = ProblemLog(path, again=["a,\n.wav"])
+    assert "b.wav" in path.read_text()
+    assert "empty" not in path.read_text()
+    assert again.problems == []
+    ProblemLog(path, again=["b.wav"])
+    assert not path.exists()

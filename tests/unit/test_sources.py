@@ -1,0 +1,132 @@
+import os
+
+import pytest
+
+from avex._core.errors import AudioError, ConfigError
+from avex.embedding.sources import Source, discover, file_state
+
+
+def names(sources):
+    return [source.name for source in sources]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name in (
+        "b.wav",
+        "a.FLAC",
+        "sub/c.mp3",
+        "sub/deeper/d.ogg",
+        "notes.txt",
+        ".hidden.wav",
+        "sub/._e.wav",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path
+
+
+def test_folders_are_searched_in_order(tree):
+    found = names(discover(tree))
+    assert found == [str(tree / name) for name in ("a.FLAC", "b.wav", "sub/c.mp3", "sub/deeper/d.ogg")]
+
+
+def test_explicit_files_are_taken_whatever_they_are(tree):
+    wanted = [str(tree / "notes.txt"), str(tree / "missing.wav")]
+    assert names(discover(wanted)) == wanted
+
+
+def test_globs(tree):
+    assert names(discover(str(tree / "**" / "*.ogg"))) == [str(tree / "sub/deeper/d.ogg")]
+    with pytest.raises(ConfigError, match="Nothing matches"):
+        discover(str(tree / "*.aiff"))
+
+
+def test_a_name_with_brackets_is_a_file_before_it_is_a_glob(tree):
+    (tree / "x[1].wav").write_bytes(b"x")
+    assert names(discover(str(tree / "x[1].wav"))) == [str(tree / "x[1].wav")]
+
+
+def test_inputs_are_taken_once(tree):
+    assert len(discover([tree, tree / "b.wav", str(tree)])) == 4
+
+
+def test_folders_without_recordings(tmp_path):
+    with pytest.raises(ConfigError, match="no audio files"):
+        discover(tmp_path)
+    with pytest.raises(ConfigError, match="No recordings"):
+        discover([])
+
+
+def test_a_folder_that_calls_itself_a_recording(tree):
+    (tree / "fake.wav").mkdir()
+    assert str(tree / "fake.wav") in names(discover(tree))
+    assert names(discover(tree / "fake.wav")) == [str(tree / "fake.wav")]
+    with pytest.raises(AudioError) as caught:
+        file_state(str(tree / "fake.wav"))
+    assert caught.value.cause == "not_a_file"
+    (tree / "fake.wav" / "inside.wav").write_bytes(b"x")
+    assert names(discover(tree / "fake.wav")) == [str(tree / "fake.wav" / "inside.wav")]
+
+
+def test_links_in_a_circle(tree):
+    os.symlink(tree, tree / "sub" / "up")
+    assert len(discover(tree)) == 4
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    raw = os.fsencode(tmp_path) + b"/caf\xe9.wav"
+    with open(raw, "wb") as file:
+        file.write(b"x")
+    (source,) = discover(tmp_path)
+    assert os.fsencode(source.path) == raw
+
+
+@pytest.mark.parametrize("column", ["path", "recording", "file", "filename"])
+def test_manifest(tree, column):
+    manifest = tree / "list.csv"
+    manifest.write_text(f"site,{column},start_s,end_s\nA,b.wav,,\nB,sub/c.mp3,1.5,4\nC,{tree}/a.FLAC,2,\n")
+    sources = discover(manifest)
+    assert [(s.path, s.start_s, s.end_s) for s in sources] == [
+        (str(tree / "b.wav"), 0.0, None),
+        (str(tree / "sub/c.mp3"), 1.5, 4.0),
+        (str(tree / "a.FLAC"), 2.0, None),
+    ]
+    assert sources[1].name == str(tree / "sub/c.mp3") + "#t=1.5,4"
+    assert sources[2].name.endswith("#t=2")
+
+
+def test_manifest_names_stay_text(tree):
+    (tree / "007").write_bytes(b"x")
+    (tree / "list.csv").write_text("path\n007\n")
+    assert discover(tree / "list.csv")[0].path == str(tree / "007")
+
+
+def test_manifest_formats(tree):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"path": ["b.wav"], "end_s": [2.0]}), tree / "list.parquet")
+    (tree / "list.jsonl").write_text('{"path": "b.wav", "end_s": 2.0}\n')
+    (tree / "list.tsv").write_text("path\tend_s\nb.wav\t2.0\n")
+    expected = Source(str(tree / "b.wav"), 0.0, 2.0)
+    for name in ("list.parquet", "list.jsonl", "list.tsv"):
+        assert discover(tree / name) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name\nb.wav\n", "no column 'path'"),
+        ("path\n", "no rows"),
+        ("path,start_s\nb.wav,-1\n", "row 1"),
+        ("path,start_s,end_s\nb.wav,3,2\n", "3.0 to 2.0"),
+        ("path,start_s\nb.wav,soon\n", "not a number"),
+        ("path\n''\n\"\"\n", "row 2|empty"),
+    ],
+)
+def test_manifests_that_cannot_be_used(tree, text, message):
+    (tree / "bad.csv").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        discover(tree / "bad.csv")
