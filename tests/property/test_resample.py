@@ -51,6 +51,7 @@ def test_single_samples(method: str) -> None:
     np.testing.assert_allclose(np.concatenate(parts), resample(x, 44100, 16000, method), rtol=0, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**12), st.integers(1, 10**6), st.integers(1, 10**6))
 def test_output_length_is_the_exact_ceiling(n: int, orig: int, target: int) -> None:
     length = output_length(n, orig, target)

@@ -88,7 +88,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_combined_tables_round_trip(name: str, data: st.DataObject) -> None:
     written = data.draw(recordings())
@@ -104,7 +104,7 @@ def test_combined_tables_round_trip(name: str, data: st.DataObject) -> None:
     assert found == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(recordings())
 def test_audacity_round_trip(written: list[RecordingDetections]) -> None:
     recording = written[0]
@@ -121,7 +121,7 @@ def test_audacity_round_trip(written: list[RecordingDetections]) -> None:
     assert {detection.recording for detection in unnamed} <= {"track"}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(recordings())
 def test_raven_times_are_cumulative_and_inside_the_file(written: list[RecordingDetections]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avex.audio import Windower
@@ -23,6 +23,7 @@ def windowers(draw: st.DrawFn) -> Windower:
     )
 
 
+@settings(deadline=None)
 @given(windowers(), st.integers(0, 80))
 def test_plan_follows_the_rules(windower: Windower, n: int) -> None:
     window, hop = windower.window_samples(1), windower.hop_samples(1)
@@ -34,6 +35,7 @@ def test_plan_follows_the_rules(windower: Windower, n: int) -> None:
     assert [w.start for w in plan] == sorted({w.start for w in plan})
 
 
+@settings(deadline=None)
 @given(windowers(), st.integers(1, 80))
 def test_every_sample_is_covered_unless_told_otherwise(windower: Windower, n: int) -> None:
     window, hop = windower.window_samples(1), windower.hop_samples(1)
@@ -47,6 +49,7 @@ def test_every_sample_is_covered_unless_told_otherwise(windower: Windower, n: in
         assert missing == 0 or (n > window and missing < windower.min_tail_seconds)
 
 
+@settings(deadline=None)
 @given(windowers(), st.integers(0, 80))
 def test_tail_windows(windower: Windower, n: int) -> None:
     window, hop = windower.window_samples(1), windower.hop_samples(1)
@@ -59,6 +62,7 @@ def test_tail_windows(windower: Windower, n: int) -> None:
             assert w.stop == n
 
 
+@settings(deadline=None)
 @given(windowers(), st.lists(st.integers(0, 40), max_size=12), st.integers(1, 3), st.integers(1, 4))
 @pytest.mark.parametrize("single", [False, True])
 def test_streaming_gives_the_plan(

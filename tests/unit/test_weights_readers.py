@@ -90,7 +90,7 @@ class TestSafetensors:
         save_file(state(), file)
         file.write_bytes(file.read_bytes()[:keep])
         for read in (read_checkpoint, read_header):
-            with pytest.raises(WeightsError, match="truncated|not a checkpoint"):
+            with pytest.raises(WeightsError, match=r"truncated|not a checkpoint"):
                 read(file)
 
     @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ class TestTorch:
         whole = file.read_bytes()
         for keep in (len(whole) // 3, len(whole) - 10):
             file.write_bytes(whole[:keep])
-            with pytest.raises(WeightsError, match="truncated|damaged"):
+            with pytest.raises(WeightsError, match=r"truncated|damaged"):
                 read_checkpoint(file, format)
 
     def test_no_state_dict(self, tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_folders_and_other_archives(tmp_path: Path) -> None:
         read_checkpoint(tmp_path)
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("a.npy", b"")
-    with pytest.raises(WeightsError, match="zip archive that torch.save did not write"):
+    with pytest.raises(WeightsError, match=r"zip archive that torch\.save did not write"):
         read_checkpoint(tmp_path / "a.npz")
     with pytest.raises(FileNotFoundError):
         read_checkpoint(tmp_path / "absent.pt")

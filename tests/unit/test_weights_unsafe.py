@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import builtins
+import collections
 import enum
 import functools
 import os
 import pickle
 import sys
 import types
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,10 @@ def payloads(marker: Path) -> dict[str, Any]:
         "posix.system": Payload(os.system, f"touch '{marker}'"),
         "builtins.eval": Payload(eval, touch),
         "builtins.exec": Payload(exec, touch),
-        "builtins.open": Payload(open, str(marker), "w"),
-        "builtins.getattr": Payload(getattr, builtins, "eval"),
+        "io.open": Payload(open, str(marker), "w"),
+        "builtins.getattr": Payload(getattr, str, "upper"),
         "functools.partial": Payload(functools.partial, os.system, f"touch '{marker}'"),
-        "torch.load": Payload(torch.load, str(marker)),
+        "torch.serialization.load": Payload(torch.load, str(marker)),
         "torch.storage._load_from_bytes": Payload(torch.storage._load_from_bytes, b"x"),
         "state": StatePayload(Payload(os.system, f"touch '{marker}'")),
     }
@@ -78,7 +79,7 @@ def test_code_is_refused_by_name(tmp_path: Path, name: str, kind: str) -> None:
         with pytest.raises(UnsafeCheckpointError) as caught:
             read(file)
         message = str(caught.value)
-        for part in (f"'{expected}'", "Nothing of it was executed", "safetensors", "fairseq", str(file)):
+        for part in (expected, "Nothing of it was executed", "safetensors", "fairseq", str(file)):
             assert part in message
         with pytest.raises(UnsafeCheckpointError):
             read(file, "torch")
@@ -94,7 +95,7 @@ def test_code_is_inert_in_fairseq_files(tmp_path: Path, name: str, kind: str) ->
     assert torch.equal(checkpoint.tensors["w"], torch.ones(2))
     inert = checkpoint.metadata["cfg"]
     assert isinstance(inert, Inert)
-    assert inert.qualified_name == ("argparse.Namespace" if name == "state" else name)
+    assert inert.qualified_name.removeprefix("_") == ("argparse.Namespace" if name == "state" else name)
     assert not marker.exists()
 
 
@@ -125,8 +126,6 @@ def test_calling_what_an_inert_call_returns_stays_inert(tmp_path: Path) -> None:
         + f"touch {marker}".encode()
         + b"\x85Ru."
     )
-    import zipfile
-
     with zipfile.ZipFile(tmp_path / "evil.pt", "w") as archive:
         archive.writestr("evil/data.pkl", code)
         archive.writestr("evil/version", "3")
@@ -140,8 +139,6 @@ def test_calling_what_an_inert_call_returns_stays_inert(tmp_path: Path) -> None:
 def test_the_reader_itself_cannot_be_altered(tmp_path: Path) -> None:
     """BUILD on a function of the allow-list: setting its __defaults__ would outlive this file."""
     code = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}X\x0c\x00\x00\x00__defaults__)s\x86b."
-    import zipfile
-
     with zipfile.ZipFile(tmp_path / "evil.pt", "w") as archive:
         archive.writestr("evil/data.pkl", code)
     with pytest.raises(UnsafeCheckpointError, match="alter"):
@@ -232,8 +229,6 @@ def test_settings_do_not_open_the_door_for_code(tmp_path: Path) -> None:
 
 
 def test_inert_containers_take_what_pickles_give_them(tmp_path: Path) -> None:
-    import collections
-
     saved = {
         "w": torch.ones(1),
         "queue": collections.deque([1, 2]),

@@ -109,22 +109,16 @@ def open_reader(path: PathLike) -> Reader:
     """
     file = open_recording(path)
     try:
-        head = _head(file)
+        head = file.read(32)
+        file.seek(0)
         if any(head[at : at + len(magic)] == magic for at, magic in _AV_MAGIC):
             return _open_av(path, file)
         return _open_sndfile(path, file, head)
-    except BaseException:
+    except BaseException as error:
         file.close()
+        if isinstance(error, OSError) and not isinstance(error, AudioError):
+            raise AudioError(f"{quoted(path)} cannot be read: {error.strerror or error}.") from error
         raise
-
-
-def _head(file: BinaryIO) -> bytes:
-    try:
-        head = file.read(32)
-        file.seek(0)
-    except OSError as error:
-        raise AudioError(f"{quoted(file.name)} cannot be read: {error.strerror or error}.") from error
-    return head
 
 
 def _open_sndfile(path: PathLike, file: BinaryIO, head: bytes) -> Reader:

@@ -28,17 +28,25 @@ def hub_cache_folder(cache_dir: str | Path | None = None) -> Path:
 
 
 def find_in_hub_cache(uri: str, cache_dir: str | Path | None = None) -> Path | None:
-    """Return the cached copy of an `hf://` file, or None. Uses no network."""
+    """Return the cached copy of an `hf://` file, or None. Uses no network.
+
+    Raises:
+        ConfigError: The URI is not one of a Hub file.
+    """
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.utils import HFValidationError
 
     file = HubFile.parse(uri)
-    found = try_to_load_from_cache(
-        file.repo_id,
-        file.filename,
-        cache_dir=hub_cache_folder(cache_dir),
-        revision=file.revision,
-        repo_type=file.repo_type,
-    )
+    try:
+        found = try_to_load_from_cache(
+            file.repo_id,
+            file.filename,
+            cache_dir=hub_cache_folder(cache_dir),
+            revision=file.revision,
+            repo_type=file.repo_type,
+        )
+    except HFValidationError as error:
+        raise ConfigError(f"'{uri}' does not name a file on the Hugging Face Hub: {error}") from error
     return Path(found) if isinstance(found, str) else None
 
 
@@ -55,9 +63,8 @@ def fetch_from_hub(
         OfflineError: It is not cached, and the network may not or cannot be used.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
+    from huggingface_hub.utils import (
         EntryNotFoundError,
-        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -82,8 +89,6 @@ def fetch_from_hub(
         raise not_available(uri, folder, None if offline else error.__cause__ or error) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:
         raise not_there(uri, error) from error
-    except HFValidationError as error:
-        raise ConfigError(f"'{uri}' does not name a file on the Hugging Face Hub: {error}") from error
     except network_errors() as error:
         if is_local_failure(error):
             raise

@@ -86,12 +86,14 @@ class InertUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the object on the list, or an inert class; never import anything."""
+        module = _PYTHON_2_NAMES.get(module, module)
         known = _KNOWN.get((module, name))
         if known is not None:
             return known
         if module == "torch" and name.endswith("Storage") and name in _STORAGES:
             return StorageType(_STORAGES[name])
-        if module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
+        # vars, since getattr would let torch import a submodule of that name.
+        if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):
             return dtype
         full = f"{module}.{name}"
         if full not in self.foreign:
@@ -186,6 +188,8 @@ _STORAGES = {
     "ComplexFloatStorage": torch.complex64,
     "ComplexDoubleStorage": torch.complex128,
 }
+# torch.save writes pickles of protocol 2, which spell these as Python 2 did.
+_PYTHON_2_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _KNOWN: dict[tuple[str, str], _Known] = {
     ("collections", "OrderedDict"): _Known(collections.OrderedDict),
     ("torch._utils", "_rebuild_tensor"): _Known(_tensor),
@@ -197,7 +201,7 @@ _KNOWN: dict[tuple[str, str], _Known] = {
     ("numpy.core.multiarray", "scalar"): _Known(_numpy_scalar),
     ("numpy._core.multiarray", "scalar"): _Known(_numpy_scalar),
     ("_codecs", "encode"): _Known(_encode),
-    **{(module, "set"): _Known(set) for module in ("builtins", "__builtin__")},
-    **{(module, "frozenset"): _Known(frozenset) for module in ("builtins", "__builtin__")},
-    **{(module, "complex"): _Known(complex) for module in ("builtins", "__builtin__")},
+    ("builtins", "set"): _Known(set),
+    ("builtins", "frozenset"): _Known(frozenset),
+    ("builtins", "complex"): _Known(complex),
 }

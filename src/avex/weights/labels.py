@@ -130,8 +130,8 @@ class LabelMap(dict[str, Any]):
 def split_label(label: str) -> tuple[str, str]:
     """Split a BirdNET-style label into scientific and common name.
 
-    Without an underscore, a label that reads like a Latin binomial is the scientific name, anything else the
-    common name; the other one is empty.
+    Without an underscore, a label that is spelled like a Latin binomial is taken for the scientific name, which
+    can be wrong ("Power tools"), and anything else for the common name; the other one is empty.
 
     Example:
         >>> split_label("Turdus merula_Eurasian Blackbird")

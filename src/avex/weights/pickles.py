@@ -6,6 +6,7 @@ import math
 import mmap
 import pickle
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +20,7 @@ from avex.weights.sniff import Container
 # Whatever a damaged or hostile pickle can make the unpickler and the tensor constructors raise.
 _DAMAGE = (
     *(pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError),
-    *(ArithmeticError, RuntimeError, zipfile.BadZipFile, MemoryError, AssertionError),
+    *(ArithmeticError, RuntimeError, zipfile.BadZipFile, zlib.error, MemoryError, AssertionError),
 )
 
 

@@ -18,7 +18,9 @@ from avex.weights.sniff import Container, TensorInfo, read_safetensors_header, s
 _STATE_DICT_NAMES = ("model_state_dict", "state_dict", "model")
 # What training programs pickle beside the weights: settings, harmless and read as inert objects.
 _SETTINGS = ("argparse.", "omegaconf.", "fairseq.", "enum.", "pathlib.", "typing.", "collections.", "numpy.")
-_PLAIN_TYPES = tuple(f"builtins.{name}" for name in ("dict", "list", "tuple", "int", "float", "str", "bool"))
+_PLAIN_TYPES = tuple(
+    f"builtins.{name}" for name in ("dict", "list", "tuple", "int", "long", "float", "str", "bool")
+)
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,10 @@ def _read_safetensors(path: Path) -> Checkpoint:
 def _read_pickled(path: Path, container: Container, format: str | None) -> tuple[Any, str]:
     if container != "pickle" and format != "fairseq":
         try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=container == "zip"), "torch"
+            return _load_weights_only(path, container), "torch"
         except pickle.UnpicklingError:
             pass  # it holds more than tensors; the restricted reader says what
-        except (RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError) as error:
+        except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise WeightsError(
                 f"Checkpoint '{path}' is damaged ({error}). Download the file again, or pass another "
                 "checkpoint_path=... ."
@@ -139,6 +141,13 @@ def _read_pickled(path: Path, container: Container, format: str | None) -> tuple
     if format != "fairseq":
         _refuse_foreign(reader.foreign, path)
     return saved, "fairseq"
+
+
+def _load_weights_only(path: Path, container: Container) -> Any:
+    if path.suffix == ".safetensors":  # recent versions of torch go by the name; an open file has none
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=container == "zip")
 
 
 def _refuse_foreign(names: list[str], path: Path) -> None:

@@ -12,7 +12,7 @@ class LoadReport:
     """What became of every tensor of a checkpoint and of a module.
 
     Attributes:
-        loaded: Names that were copied.
+        loaded: Names that were copied, or share their memory with one that was.
         missing: Names that the module has and the checkpoint lacks, and may lack; they keep their values.
         unexpected: Names that the checkpoint has and the module lacks; always empty when loading succeeded.
         reset: Names of the module's classifier, which keeps its fresh values on purpose.

@@ -164,6 +164,8 @@ def _detection(
 
 def _one_view(lines: list[rows.Row]) -> list[rows.Row]:
     """Keep one line per selection where the same selection is listed under several views."""
+    if len({row.text("View") for row in lines}) < 2:
+        return lines
     best: dict[tuple[str, ...], str] = {}
     for row in lines:
         key, view = _selection_key(row), row.text("View")

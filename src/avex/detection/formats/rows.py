@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -19,6 +20,7 @@ from avex.detection.records import Detection
 TablePath = str | os.PathLike[str]
 
 
+@lru_cache(maxsize=1024)  # asked for several times per line
 def column_key(name: str) -> str:
     """Return a column name without what varies: case, outer blanks, the `*` that Kaleidoscope appends."""
     return name.strip().rstrip("*").rstrip().casefold()

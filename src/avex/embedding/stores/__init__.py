@@ -1,4 +1,4 @@
-"""Where embeddings go: in memory, or in one Parquet file that survives kills and full disks. Never imports torch."""
+"""Where embeddings go: in memory, or in one Parquet file that survives kills and full disks. No torch."""
 
 from __future__ import annotations
 

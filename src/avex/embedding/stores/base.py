@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from avex._core.errors import StoreError
 
@@ -89,12 +89,12 @@ class StoreHeader:
     tail: str
     min_tail_s: float
     channel: str
-    layers: tuple[str, ...]
+    layers: Sequence[str]
     pooling: str
     precision: str
     runtime: str
-    dtype: Literal["float32", "float16"] = "float32"
-    labels: tuple[str, ...] | None = None
+    dtype: str = "float32"
+    labels: Sequence[str] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     avex_version: str = field(default_factory=_installed_version)
     created_utc: str = field(default_factory=_now_utc)

@@ -5,9 +5,9 @@
     lock, holder.json   who is writing
     *.tmp               not committed; removed by the next writer
 
-A session is one writing of the table, over as many processes as it takes. Each file carries its session's id, and
-the finished table carries that of the session it was merged from. So a folder that a kill left behind after the merge
-is recognised, and its parts are never counted twice.
+A session is one writing of the table, over as many processes as it takes. Each part carries its session's id, and
+the finished table carries that of the session it was merged from. So a folder that a kill left behind after
+the merge is recognised, and its parts are never counted twice.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class PartialFolder:
         except (FileNotFoundError, NotADirectoryError):
             if self.parts():
                 raise StoreError(
-                    f"'{self.path}' holds parts of a store but no '{SESSION_NAME}'. Restore that file, or write the "
-                    "store anew (overwrite)."
+                    f"'{self.path}' holds parts of a store but no '{SESSION_NAME}'. Restore that file, or write "
+                    "the store anew (overwrite)."
                 ) from None
             return None
         except (ValueError, KeyError, TypeError) as error:

@@ -77,7 +77,7 @@ def read_footer(path: Path) -> Footer | None:
     footer = _decode(pairs, path)
     if footer.rows != metadata.num_rows:
         raise StoreError(
-            f"'{path}' is damaged: its list of recordings counts {footer.rows} rows, the table has {metadata.num_rows}."
+            f"'{path}' is damaged: its recordings have {footer.rows} rows, its table {metadata.num_rows}."
         )
     return footer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,11 +17,14 @@ from avex.io.atomic import write_text
 
 LOCK_NAME = "lock"
 HOLDER_NAME = "holder.json"
-_ATTEMPTS = 20
+
+# A writer that is just ending removes the folder under our feet; a real holder is still there a moment later.
+_ATTEMPTS = 5
+_PAUSE_S = 0.02
 
 
 class WriterLock:
-    """The right to write one store, held from construction to `release`.
+    """The right to write one store, held from construction to `remove`.
 
     Args:
         folder: The partial folder of the store; created if it is missing.
@@ -37,67 +41,40 @@ class WriterLock:
         try:
             write_text(folder / HOLDER_NAME, json.dumps(_this_process()))
         except BaseException:
-            self.release()
+            self.remove()
             raise
 
-    def release(self) -> None:
-        """Let another process write; safe to call twice."""
-        self._lock.release(force=True)
-
     def remove(self) -> None:
-        """Remove the lock's files and its folder, if nothing else is in it, and release the lock."""
-        # The name goes while the lock is still held: whoever opened the old file can tell that it lost its name.
-        with suppress(OSError):  # Windows cannot remove an open file; it goes below
-            (self._folder / LOCK_NAME).unlink(missing_ok=True)
+        """Release the lock, and remove its files and its folder if nothing else is in it. Safe to call twice."""
+        if not self._lock.is_locked:
+            return
+        # The lock's name goes while the lock is held: filelock refuses a lock on a file that has lost its name, so
+        # nobody can hold the old file while somebody else holds a new one.
+        self._remove_files(HOLDER_NAME, LOCK_NAME)
+        self._lock.release(force=True)
+        if os.name == "nt":  # Windows removes no open file
+            self._remove_files(LOCK_NAME)
+
+    def _remove_files(self, *names: str) -> None:
         with suppress(OSError):
-            (self._folder / HOLDER_NAME).unlink(missing_ok=True)
-        with suppress(OSError):
+            for name in names:
+                (self._folder / name).unlink(missing_ok=True)
             self._folder.rmdir()
-        self.release()
-        if os.name == "nt":
-            with suppress(OSError):
-                (self._folder / LOCK_NAME).unlink(missing_ok=True)
-                self._folder.rmdir()
 
 
 def _acquire(folder: Path, store: Path) -> filelock.BaseFileLock:
-    path = folder / LOCK_NAME
-    for _ in range(_ATTEMPTS):
+    # Not thread-local: a store is often opened in one thread and closed in another.
+    lock = filelock.FileLock(str(folder / LOCK_NAME), thread_local=False)
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(_PAUSE_S)
         folder.mkdir(parents=True, exist_ok=True)
-        # Not thread-local: a store is often opened in one thread and closed in another.
-        lock = filelock.FileLock(str(path), thread_local=False)
-        try:
+        with suppress(filelock.Timeout, FileNotFoundError):
             lock.acquire(blocking=False)
-        except filelock.Timeout:
-            raise StoreLockedError(
-                f"'{store}' is being written by {_holder(folder)}. Wait until it ends, stop it, or choose "
-                "another output."
-            ) from None
-        except FileNotFoundError:
-            continue  # the writer before us removed the folder in between
-        if _still_named(path):
             return lock
-        lock.release(force=True)
     raise StoreLockedError(
-        f"'{store}' is being opened and closed by other processes all the time. Try again later."
+        f"'{store}' is being written by {_holder(folder)}. Wait until it ends, stop it, or choose another output."
     )
-
-
-def _still_named(path: Path) -> bool:
-    """Tell whether the lock that was just taken is on the file that now has the name.
-
-    The writer before us removes the folder at its end. A lock on a file that was removed guards nothing; a second
-    attempt by name succeeds then, and fails as it should otherwise.
-    """
-    if not path.exists():
-        return False
-    probe = filelock.FileLock(str(path), thread_local=False)
-    try:
-        probe.acquire(blocking=False)
-    except (filelock.Timeout, FileNotFoundError):
-        return path.exists()
-    probe.release(force=True)
-    return False
 
 
 def _this_process() -> dict[str, object]:

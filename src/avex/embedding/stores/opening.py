@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
-from typing import Literal
 
 from avex._core.errors import StoreError, StoreExistsError
 from avex.embedding.stores.base import StoreHeader
@@ -110,6 +109,6 @@ def _check_settings(store: Path, old: StoreHeader, new: StoreHeader) -> None:
         before, now = old.as_dict(), new.as_dict()
         changes = "; ".join(f"{name}: {before[name]!r} in the store, {now[name]!r} now" for name in names)
         raise StoreExistsError(
-            f"'{store}' was made with other settings ({changes}). Use --overwrite (mode='overwrite') to replace it, "
-            "or choose another output."
+            f"'{store}' was made with other settings ({changes}). Use --overwrite (mode='overwrite') to replace "
+            "it, or choose another output."
         )

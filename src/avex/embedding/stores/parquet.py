@@ -15,7 +15,7 @@ from avex._core.errors import StoreError, StoreFullError
 from avex.embedding.stores import rows
 from avex.embedding.stores.base import EmbeddingBatch, RecordingKey, StoreHeader
 from avex.embedding.stores.durable import free_space, is_full, readable_size
-from avex.embedding.stores.folder import PartialFolder, Session, read_finished
+from avex.embedding.stores.folder import PartialFolder, read_finished
 from avex.embedding.stores.lock import WriterLock
 from avex.embedding.stores.merge import merge
 from avex.embedding.stores.opening import begin, read_snapshot, resolve_target, resume
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Mode = Literal["resume", "overwrite", "read"]
+_SMALLEST_WRITE = 4096
 
 
 class ParquetStore(TableReader):
@@ -74,6 +75,9 @@ class ParquetStore(TableReader):
         self._lock: WriterLock | None = None
         self._writer: GroupWriter | None = None
         self._segments: list[Segment] = []
+        self._keys: dict[str, RecordingKey] = {}
+        self._counts: dict[str, int] = {}
+        self._rows = 0
         if mode == "read":
             self.header, self._segments = read_snapshot(self.path)
             self._schema = rows.store_schema(self.header)
@@ -217,7 +221,8 @@ class ParquetStore(TableReader):
 
     def _recount(self) -> None:
         entries, _ = live_entries(self._files())
-        self._keys = {entry.key.recording: entry.key for entry in entries}
+        self._keys.clear()  # in place: `done` hands out views
+        self._keys.update((entry.key.recording, entry.key) for entry in entries)
         self._counts = {entry.key.recording: entry.rows for entry in entries}
         self._rows = sum(self._counts.values())
 
@@ -248,15 +253,16 @@ class ParquetStore(TableReader):
     def _bytes_to_write(self) -> int:
         """Return what the next write takes: what waits in memory, or for a merge the size of all files."""
         waiting = self._writer.pending_bytes if self._writer else 0
-        return waiting or sum(file.path.stat().st_size for file in self._files())
+        files = sum(file.path.stat().st_size for file in self._files() if file.path.exists())
+        return waiting or files or _SMALLEST_WRITE
 
     def _explained(self, error: OSError, action: str, needed: int) -> StoreError:
         if not is_full(error):
             return StoreError(f"'{self.path}' cannot {action}: {error}.")
         full = StoreFullError(
             f"The disk is full: '{self.path}' needs at least {readable_size(needed)} more to {action}, "
-            f"{readable_size(free_space(self.path))} are free. {len(self._keys)} recordings ({self._rows} rows) are "
-            "safe and can be read; free some space and run the same command again, it continues after them."
+            f"{readable_size(free_space(self.path))} are free. {len(self._keys)} recordings ({self._rows} rows) "
+            "are safe and can be read; free some space and run the same command again, it continues after them."
         )
         full.errno = error.errno
         return full

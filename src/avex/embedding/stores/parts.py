@@ -95,8 +95,8 @@ def read_segment(path: Path) -> tuple[Segment, Footer]:
     footer = read_footer(path)
     if footer is None:
         raise StoreError(
-            f"Part '{path}' of this store is damaged: it has no readable footer. Restore it, or delete it to have its "
-            "recordings embedded again."
+            f"Part '{path}' of this store is damaged: it has no readable footer. Restore it, or delete it to "
+            "have its recordings embedded again."
         )
     return Segment(path, footer.entries), footer
 
@@ -201,11 +201,9 @@ def _encoding(schema: pa.Schema) -> dict[str, object]:
     """
     scalars = [field.name for field in schema if not pa.types.is_fixed_size_list(field.type)]
     vectors = [f"{name}.list.element" for name in schema.names if name not in scalars]
-    codecs = {name: "zstd" for name in scalars} | {name: "none" for name in vectors}
-    levels = {name: 1 for name in scalars}
     return {
-        "compression": codecs,
-        "compression_level": levels,
+        "compression": dict.fromkeys(scalars, "zstd") | dict.fromkeys(vectors, "none"),
+        "compression_level": dict.fromkeys(scalars, 1),
         "use_dictionary": ["recording"],
         "write_statistics": scalars,
         "write_page_checksum": True,
