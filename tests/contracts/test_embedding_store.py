@@ -332,3 +332,8 @@ def test_closed_store_takes_nothing_more(make_store: MakeStore) -> None:
     with pytest.raises(StoreError, match="closed"):
         store.commit(key_of("b.wav"))
     assert len(store) == 1
+
+
+def test_scan_needs_rows_in_a_batch(make_store: MakeStore) -> None:
+    with pytest.raises(StoreError, match="cannot have 0 rows"):
+        make_store().scan(batch_rows=0)

@@ -78,7 +78,7 @@ def test_outputs_an_ulp_before_a_sample() -> None:
 
 def test_gather_and_matrix_kernels_agree() -> None:
     filt = KaiserFilter.for_rates(44100, 16000)
-    matrix = _matrix_kernel(filt, 1, 4)
+    matrix = _matrix_kernel(filt, 1, 5)
     gather = GatherKernel(filt, matrix.chunk_in, matrix.chunk_out)
     signal = np.random.default_rng(0).standard_normal(matrix.chunk_in + 2 * filt.reach).astype(np.float32)
     np.testing.assert_allclose(matrix.run(signal, 0), gather.run(signal, 0), rtol=0, atol=3e-6)

@@ -19,11 +19,14 @@ from numpy.lib.stride_tricks import as_strided
 
 from avex.audio.kaiser import TABLE_STEPS, KaiserFilter
 
-# Measured: wider groups spend their time on the zeros of the band, narrower ones starve the matrix product;
-# longer chunks gain little and cost short clips more padding.
-_GROUP_OUTPUTS = 48
-_CHUNK_OUTPUTS = 2**15
-_MIN_ROWS, _MAX_ROWS = 16, 256
+# Measured: wider groups spend their time on the zeros of the band, narrower ones starve the matrix product.
+_GROUP_OUTPUTS = 32
+# OpenBLAS runs products of at most 2**18 multiplications on the calling thread. Many of those are as fast as one
+# spread over the cores of an idle machine, and up to a hundred times faster than one waiting for busy cores.
+_STACK_ROWS = 12
+_MAX_PRODUCT = 2**18
+# Longer chunks gain nothing and cost short clips more padding.
+_CHUNK_OUTPUTS = 2**14
 # Above these a bank would take more than 16 MB or its products would have too few rows.
 _MAX_BANK_WEIGHTS = 2**22
 _MAX_PHASES = 2048
@@ -73,7 +76,7 @@ class _Group:
 
 @dataclass(frozen=True)
 class MatrixKernel:
-    """`rows` equal stretches of input, each resampled by the same groups.
+    """`rows` equal stretches of input, each resampled by the same groups, in products of `stack` rows.
 
     A row advances by at least the length of any stretch, so the strided view of the input goes to BLAS uncopied.
     """
@@ -81,6 +84,7 @@ class MatrixKernel:
     filter: KaiserFilter
     groups: tuple[_Group, ...]
     rows: int
+    stack: int
     row_in: int
     row_out: int
 
@@ -96,14 +100,16 @@ class MatrixKernel:
 
     def run(self, signal: np.ndarray, first_output: int) -> np.ndarray:
         """See `Kernel.run`."""
-        out = np.empty((self.rows, self.row_out), np.float32)
-        strides = (self.row_in * signal.itemsize, signal.itemsize)
+        shape = (self.rows // self.stack, self.stack)
+        out = np.empty((*shape, self.row_out), np.float32)
+        advance = self.row_in * signal.itemsize
+        strides = (self.stack * advance, advance, signal.itemsize)
         for group in self.groups:
             length, width = group.matrix.shape
-            stretches = as_strided(
-                signal[group.input_offset :], (self.rows, length), strides, writeable=False
+            stretches = as_strided(signal[group.input_offset :], (*shape, length), strides, writeable=False)
+            np.matmul(
+                stretches, group.matrix, out=out[..., group.output_offset : group.output_offset + width]
             )
-            np.matmul(stretches, group.matrix, out=out[:, group.output_offset : group.output_offset + width])
         return _correct_rounding(out.reshape(-1), signal, self.filter, first_output)
 
 
@@ -189,14 +195,16 @@ def _matrix_kernel(filt: KaiserFilter, periods: int, parts: int) -> MatrixKernel
     edges = [round(i * unit_out / parts) for i in range(parts + 1)]
     unit = [_group(filt, first, last) for first, last in pairwise(edges)]
     repeats = math.ceil(max(len(group.matrix) for group in unit) / unit_in)
+    largest = max(group.matrix.size for group in unit)
     groups = tuple(
         _Group(group.input_offset + r * unit_in, group.output_offset + r * unit_out, group.matrix)
         for r in range(repeats)
         for group in unit
     )
     row_in, row_out = repeats * unit_in, repeats * unit_out
-    rows = min(max(_CHUNK_OUTPUTS // row_out, _MIN_ROWS), _MAX_ROWS)
-    return MatrixKernel(filt, groups, rows, row_in, row_out)
+    stack = min(max(4, _MAX_PRODUCT // largest // 4 * 4), _STACK_ROWS)
+    rows = math.ceil(_CHUNK_OUTPUTS / (stack * row_out)) * stack
+    return MatrixKernel(filt, groups, rows, stack, row_in, row_out)
 
 
 def _group(filt: KaiserFilter, first: int, last: int) -> _Group:

@@ -68,8 +68,11 @@ class Inert:
         return f"<inert {self.qualified_name}>"
 
 
-class InertUnpickler(pickle.Unpickler):
+class InertUnpickler(pickle._Unpickler):
     """Reads one pickle without executing anything that it names.
+
+    Built on the standard library's unpickler in Python, not the one in C: that one can be made to fill all
+    memory by one damaged index, and pickles of checkpoints are short.
 
     Args:
         file: Open binary file, at the start of the pickle.
@@ -78,6 +81,11 @@ class InertUnpickler(pickle.Unpickler):
     Attributes:
         foreign: The names that became `Inert`, in order of appearance.
     """
+
+    # Without the opcode that allocates as many zeroed bytes as a number in the file says.
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: method for code, method in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
+    }
 
     def __init__(self, file: IO[bytes], storage: Callable[[tuple[Any, ...]], Any]) -> None:
         super().__init__(file)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
-import pickle
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -15,13 +13,7 @@ import torch
 
 from avex._core.errors import UnsafeCheckpointError, WeightsError
 from avex.weights.inert import InertUnpickler, StorageType
-from avex.weights.sniff import Container
-
-# Whatever a damaged or hostile pickle can make the unpickler and the tensor constructors raise.
-_DAMAGE = (
-    *(pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError),
-    *(ArithmeticError, RuntimeError, zipfile.BadZipFile, zlib.error, MemoryError, AssertionError),
-)
+from avex.weights.sniff import DAMAGE, Container
 
 
 class RestrictedReader:
@@ -55,7 +47,7 @@ class RestrictedReader:
                 return self._read_legacy(file) if self.container == "legacy" else self._read_bare(file)
         except UnsafeCheckpointError:
             raise
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise WeightsError(
                 f"Checkpoint '{self.path}' is damaged, or was not written by torch.save: {error}. Download it "
                 "again, or convert it to safetensors."
@@ -136,8 +128,11 @@ def _mapped(memory: mmap.mmap, record: zipfile.ZipInfo, dtype: torch.dtype, coun
         for at in (26, 28)
     )
     start = record.header_offset + 30 + name + extra
+    end = start + count * dtype.itemsize
+    if end > len(memory):
+        raise ValueError(f"its record '{record.filename}' is not where it should be")
     if start % dtype.itemsize:
-        return torch.frombuffer(bytearray(memory[start : start + count * dtype.itemsize]), dtype=dtype)
+        return torch.frombuffer(bytearray(memory[start:end]), dtype=dtype)
     return torch.frombuffer(memory, dtype=dtype, count=count, offset=start)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from avex._core.errors import UnsafeCheckpointError, WeightsError
 from avex.weights.pickles import RestrictedReader
-from avex.weights.sniff import Container, TensorInfo, read_safetensors_header, sniff_container
+from avex.weights.sniff import DAMAGE, Container, TensorInfo, read_safetensors_header, sniff_container
 
 # Where training programs put the state dict among other things, most telling name first.
 _STATE_DICT_NAMES = ("model_state_dict", "state_dict", "model")
@@ -126,7 +126,7 @@ def _read_pickled(path: Path, container: Container, format: str | None) -> tuple
             return _load_weights_only(path, container), "torch"
         except pickle.UnpicklingError:
             pass  # it holds more than tensors; the restricted reader says what
-        except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
+        except DAMAGE as error:
             raise WeightsError(
                 f"Checkpoint '{path}' is damaged ({error}). Download the file again, or pass another "
                 "checkpoint_path=... ."

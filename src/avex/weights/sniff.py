@@ -6,7 +6,10 @@ Nothing here needs torch.
 from __future__ import annotations
 
 import json
+import pickle
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,6 +18,20 @@ from avex._core.errors import WeightsError
 
 Container = Literal["safetensors", "zip", "legacy", "pickle"]
 FILE_FORMATS = ("safetensors", "torch", "fairseq")
+
+# Whatever a damaged or hostile file can make the readers of zip, pickle and tensors raise.
+DAMAGE = (
+    *(pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError),
+    *(
+        ArithmeticError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        MemoryError,
+        AssertionError,
+    ),
+)
 
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
 # The number that torch.save wrote first before version 1.6, as a pickled integer.
@@ -143,10 +160,12 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
 def _check_torch_zip(path: Path, size: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
+            entries = archive.infolist()
+    except (*DAMAGE, OSError) as error:
         raise _truncated(path, size) from error
-    members = {name.partition("/")[2] for name in names}
+    if any(not 0 <= entry.header_offset < size for entry in entries):
+        raise _truncated(path, size)
+    members = {entry.filename.partition("/")[2] for entry in entries}
     if "constants.pkl" in members:
         raise WeightsError(
             f"Checkpoint '{path}' is a TorchScript program, which holds code. Nothing was executed. Expected "

@@ -79,9 +79,9 @@ class MemoryStore(TableReader):
         """Iterate over the committed rows in commit order.
 
         Raises:
-            StoreError: A column does not exist.
+            StoreError: A column does not exist, or `batch_rows` is below 1.
         """
-        names = rows.check_columns(columns, self._schema)
+        names = rows.check_scan(columns, batch_rows, self._schema)
         batches = [batch.select(names) for parts in self._rows.values() for batch in parts]
         return rows.rechunk(batches, batch_rows)
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
-from avex._core.errors import StoreError, StoreFullError
+from avex._core.errors import StoreError
 from avex.embedding.stores import rows
 from avex.embedding.stores.base import EmbeddingBatch, RecordingKey, StoreHeader
-from avex.embedding.stores.durable import free_space, is_full, readable_size
+from avex.embedding.stores.durable import full_disk, is_full
 from avex.embedding.stores.folder import PartialFolder, read_finished
 from avex.embedding.stores.lock import WriterLock
 from avex.embedding.stores.merge import merge
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Mode = Literal["resume", "overwrite", "read"]
-_SMALLEST_WRITE = 4096
 
 
 class ParquetStore(TableReader):
@@ -152,9 +151,9 @@ class ParquetStore(TableReader):
             batch_rows: Rows per batch; only the last may be shorter.
 
         Raises:
-            StoreError: A column does not exist, or a file is damaged.
+            StoreError: A column does not exist, `batch_rows` is below 1, or a file is damaged.
         """
-        names = rows.check_columns(columns, self._schema)
+        names = rows.check_scan(columns, batch_rows, self._schema)
         if self._writer is not None:
             with self._disk_errors("go on"):
                 self._writer.seal()
@@ -248,24 +247,14 @@ class ParquetStore(TableReader):
         except OSError as error:
             needed = self._bytes_to_write()
             self._let_go()
-            raise self._explained(error, action, needed) from error
+            if is_full(error):
+                raise full_disk(error, self.path, action, needed, len(self._keys), self._rows) from error
+            raise StoreError(f"'{self.path}' cannot {action}: {error}.") from error
 
     def _bytes_to_write(self) -> int:
         """Return what the next write takes: what waits in memory, or for a merge the size of all files."""
         waiting = self._writer.pending_bytes if self._writer else 0
-        files = sum(file.path.stat().st_size for file in self._files() if file.path.exists())
-        return waiting or files or _SMALLEST_WRITE
-
-    def _explained(self, error: OSError, action: str, needed: int) -> StoreError:
-        if not is_full(error):
-            return StoreError(f"'{self.path}' cannot {action}: {error}.")
-        full = StoreFullError(
-            f"The disk is full: '{self.path}' needs at least {readable_size(needed)} more to {action}, "
-            f"{readable_size(free_space(self.path))} are free. {len(self._keys)} recordings ({self._rows} rows) "
-            "are safe and can be read; free some space and run the same command again, it continues after them."
-        )
-        full.errno = error.errno
-        return full
+        return waiting or sum(file.path.stat().st_size for file in self._files() if file.path.exists())
 
     def __len__(self) -> int:
         return self._rows

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from avex._core.errors import StoreError
 from avex._core.optional import require
-from avex.embedding.stores.base import EmbeddingBatch, StoreHeader, parse_column_type
+from avex.embedding.stores.base import EmbeddingBatch
+from avex.embedding.stores.header import StoreHeader, parse_column_type
 from avex.embedding.stores.names import encode_name
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def matrix(column: pa.Array) -> npt.NDArray[Any]:
 
 
 def rechunk(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield the same rows in batches of exactly `rows`; only the last may be shorter."""
+    """Yield the same rows in batches of exactly `rows` (at least 1); only the last may be shorter."""
     waiting: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:
@@ -106,12 +107,14 @@ def joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=batches[0].schema)
 
 
-def check_columns(columns: list[str] | None, schema: pa.Schema) -> list[str]:
+def check_scan(columns: list[str] | None, batch_rows: int, schema: pa.Schema) -> list[str]:
     """Return the columns to read, all when None.
 
     Raises:
-        StoreError: A name is not a column of the store.
+        StoreError: A name is not a column of the store, or a batch would have no rows.
     """
+    if batch_rows < 1:
+        raise StoreError(f"A batch cannot have {batch_rows} rows. Pass batch_rows=1 or more.")
     unknown = [name for name in columns or () if name not in schema.names]
     if unknown:
         raise StoreError(f"This store has no column '{unknown[0]}'. It has: {', '.join(schema.names)}.")

@@ -20,17 +20,27 @@ _PARTS_PER_INTERVAL = 512
 
 @dataclass(frozen=True)
 class SealPolicy:
-    """When buffered recordings go to the disk.
+    """When buffered recordings go to the disk. What waits is what a kill costs.
 
     Attributes:
         rows: Seal a part when so many rows (and recordings) wait.
-        seconds: Seal a part when so much time has passed since the last one.
+        seconds: Seal a part when so much time has passed since the last one; after every 512 parts the interval
+            grows by itself.
         stream_rows: A recording of more rows streams to its own part; also the rows of a row group in parts.
+
+    Raises:
+        StoreError: A number is out of range.
     """
 
     rows: int = 8192
     seconds: float = 5.0
     stream_rows: int = 2048
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.stream_rows < 1 or self.seconds < 0:
+            raise StoreError(
+                f"{self} is impossible: rows and stream_rows are at least 1, seconds at least 0."
+            )
 
 
 @dataclass
