@@ -30,6 +30,7 @@ from avex._core.errors import (
     StoreLockedError,
 )
 from avex.embedding.stores import MemoryStore, ParquetStore, RecordingKey, SealPolicy, StoreHeader, open_store
+from avex.embedding.stores import lock as lock_module
 
 resource = pytest.importorskip("resource", reason="limits on file size are POSIX")
 
@@ -379,9 +380,11 @@ def test_other_settings_of_an_unfinished_store(out: Path) -> None:
 
 
 def test_first_attempt_without_recordings_does_not_bind_the_second(out: Path) -> None:
-    known_dead = ParquetStore(out, known.make_header(hop_s=1.0))
-    assert known_dead._lock is not None
-    known_dead._lock._lock.release(force=True)  # as a kill does
+    dead = ParquetStore(out, known.make_header(hop_s=1.0))
+    assert dead._lock is not None
+    assert dead._lock._descriptor is not None
+    os.close(dead._lock._descriptor)  # as a kill does
+    dead._lock._descriptor = None
     with ParquetStore(out, known.make_header(hop_s=3.0)) as store:
         add(store, "a.wav", 1)
     assert open_store(out).header.hop_s == 3.0
@@ -601,6 +604,60 @@ def test_second_writer_in_another_process_is_refused_until_the_first_dies(out: P
     with ParquetStore(out, known.make_header()) as store:
         add(store, "a.wav", 1)
     assert names_in(out) == ["a.wav"]
+
+
+def test_lock_is_refused_on_a_file_that_lost_its_name(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer before us may remove the lock file after we opened it: that file guards nothing."""
+    lock = out.parent / "out.parquet.partial" / "lock"
+    real = lock_module._lock
+    opened = []
+
+    def lock_late(descriptor: int) -> None:
+        opened.append(descriptor)
+        if len(opened) == 1:
+            lock.unlink()
+        real(descriptor)
+
+    monkeypatch.setattr(lock_module, "_lock", lock_late)
+    with ParquetStore(out, known.make_header()) as store:
+        assert len(opened) == 2
+        with pytest.raises(StoreLockedError):
+            ParquetStore(out, known.make_header())
+        add(store, "a.wav", 1)
+
+
+def test_file_system_without_locks_is_warned_about(
+    out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock_module, "_lock", refuse)
+    with ParquetStore(out, known.make_header()) as store:
+        add(store, "a.wav", 1)
+    assert "has no locks. Make sure that no other process writes there" in caplog.text
+    assert names_in(out) == ["a.wav"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="forks are POSIX")
+def test_writers_that_come_and_go_never_meet(tmp_path: Path) -> None:
+    """Processes that open and close one store all the time: at most one is in at any moment."""
+    code = (
+        "import sys, time; from pathlib import Path; from avex._core.errors import StoreLockedError\n"
+        "from avex.embedding.stores.lock import WriterLock\n"
+        "folder, inside, end, entries = Path(sys.argv[1]), Path(sys.argv[2]), time.time() + 1.0, 0\n"
+        "while time.time() < end:\n"
+        "    try: lock = WriterLock(folder, folder)\n"
+        "    except StoreLockedError: continue\n"
+        "    inside.open('x').close(); entries += 1; inside.unlink(); lock.remove()\n"
+        "sys.stdout.write(str(entries))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "out.partial"), str(tmp_path / "inside")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    outputs = [process.communicate(timeout=30)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sum(map(int, outputs)) > 10
+    assert list(tmp_path.iterdir()) == []
 
 
 # A full disk

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import argparse
 import collections
+import contextlib
 import json
 import pickle
 import struct
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from avex._core.errors import WeightsError
@@ -316,3 +320,34 @@ def test_folders_and_other_archives(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "a.npz")
     with pytest.raises(FileNotFoundError):
         read_checkpoint(tmp_path / "absent.pt")
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("originals")
+    small = {"conv.weight": torch.ones(2, 3), "bias": torch.ones(2).half(), "step": torch.tensor(7)}
+    saved = {"model": small, "args": argparse.Namespace(layers=12)}
+    save_file(small, folder / "safetensors")
+    torch.save(saved, folder / "zip")
+    torch.save(saved, folder / "legacy", _use_new_zipfile_serialization=False)
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "legacy"])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damage_anywhere_is_one_kind_of_error(
+    kind: str, data: st.DataObject, originals: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Whatever happens to the bytes: a checkpoint or a WeightsError, never anything else, and never a hang."""
+    damaged = bytearray(originals[kind])
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(damaged) - 1))
+        change = data.draw(st.one_of(st.integers(0, 255), st.binary(max_size=8)))
+        damaged[place : place + 1] = bytes([change]) if isinstance(change, int) else change
+    file = tmp_path / "damaged"
+    file.write_bytes(damaged)
+    for format in (None, "fairseq"):
+        with warnings.catch_warnings(), contextlib.suppress(WeightsError):
+            warnings.simplefilter("ignore")  # torch remarks on odd protocol numbers
+            assert read_checkpoint(file, format).tensors

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from typer.core import TyperCommand
 
@@ -24,7 +23,7 @@ WHAT, PLACE = "What counts as a detection", "Which species are possible"
 class PredictCommand(TyperCommand):
     """Understands `--format raven csv` (several values) and `--merge-consecutive` without a value."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Rewrite the arguments into what click knows, then parse them."""
         rewritten: list[str] = []
         remaining = list(args)

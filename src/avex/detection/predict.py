@@ -261,7 +261,7 @@ class _Detector:
             "precision": engine.info.precision,
             "resampler": plan.resampler,
             "window_s": plan.windower.seconds,
-            "hop_s": plan.windower.hop_seconds,
+            "hop_s": plan.hop_seconds,
             "tail": plan.windower.tail,
             "min_tail_s": plan.windower.min_tail_seconds,
             "channel": str(plan.channel),

@@ -9,7 +9,7 @@ from typing import Literal
 
 from avex._core.errors import ConfigError
 from avex._core.version import __version__
-from avex.audio import Windower, parse_channel
+from avex.audio import Method, Tail, Windower, parse_channel
 from avex.configs import ModelCard, ModelSpec
 from avex.embedding.engines import Engine, load_engine
 from avex.embedding.pipeline import Pipeline, Rows, RunStats
@@ -25,8 +25,6 @@ from avex.embedding.stores import (
     StoreHeader,
     open_store,
 )
-
-Tail = Literal["pad", "drop", "shift"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class WindowOptions:
     tail: Tail = "pad"
     min_tail: float = 0.0
     channel: str | int = "mean"
-    resampler: str | None = None
+    resampler: Method | None = None
 
     def read_plan(self, engine: Engine) -> ReadPlan:
         """Fit the options to a model.
@@ -234,7 +232,7 @@ def _run(
         ).run(todo)
     if report is not None:
         report.stats, report.problems = stats, problems.problems
-    return store if isinstance(store, MemoryStore) else open_store(store.path)
+    return open_store(store.path) if isinstance(store, ParquetStore) else store
 
 
 def _is_done(store: EmbeddingStore, source: Source) -> bool:
@@ -260,7 +258,7 @@ def make_header(engine: Engine, plan: ReadPlan, dtype: str) -> StoreHeader:
         sample_rate=plan.sample_rate,
         resampler=plan.resampler,
         window_s=plan.windower.seconds,
-        hop_s=plan.windower.hop_seconds,
+        hop_s=plan.hop_seconds,
         tail=plan.windower.tail,
         min_tail_s=plan.windower.min_tail_seconds,
         channel=str(plan.channel),

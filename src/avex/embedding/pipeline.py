@@ -182,7 +182,7 @@ class Pipeline:
         self._fail_fast = fail_fast
         self._on_progress = on_progress or (lambda stats: None)
         self.stats = stats or RunStats()
-        self._hop_s = plan.windower.hop_samples(plan.sample_rate) / plan.sample_rate
+        self._hop_s = plan.hop_seconds
         self._stop = threading.Event()
         self._local = threading.local()
         self._jobs: deque[_Job] = deque()

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from avex._core.errors import AudioError, TruncatedAudioError
-from avex.audio import AudioInfo, AudioStream, Windower, channel_numbers, make_resampler, select_channels
+from avex.audio import (
+    AudioInfo,
+    AudioStream,
+    Channel,
+    Method,
+    Windower,
+    channel_numbers,
+    make_resampler,
+    select_channels,
+)
 from avex.audio.windows import WindowBatch
 from avex.embedding.problems import Problem
 from avex.embedding.sources import Source, file_state
@@ -31,14 +40,19 @@ class ReadPlan:
 
     sample_rate: int
     windower: Windower
-    channel: str | int = "mean"
-    resampler: str = "soxr_hq"
+    channel: Channel = "mean"
+    resampler: Method = "soxr_hq"
+
+    @property
+    def hop_seconds(self) -> float:
+        """Seconds from one window to the next."""
+        windower = self.windower
+        return windower.seconds if windower.hop_seconds is None else windower.hop_seconds
 
     @property
     def block_seconds(self) -> float:
         """Audio decoded at a time."""
-        hop = self.windower.hop_samples(self.sample_rate) / self.sample_rate
-        return min(_MAX_BLOCK_SECONDS, max(1.0, _WINDOWS_PER_BLOCK * hop))
+        return min(_MAX_BLOCK_SECONDS, max(1.0, _WINDOWS_PER_BLOCK * self.hop_seconds))
 
 
 @dataclass(frozen=True)

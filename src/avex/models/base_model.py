@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -64,11 +65,8 @@ class ModelBase(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the first parameter or buffer."""
-        for tensor in self.parameters():
-            return tensor.device
-        for tensor in self.buffers():
-            return tensor.device
-        return self._requested_device
+        first = next(itertools.chain(self.parameters(), self.buffers()), None)
+        return self._requested_device if first is None else first.device
 
     @device.setter
     def device(self, value: str | torch.device) -> None:

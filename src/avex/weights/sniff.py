@@ -163,7 +163,8 @@ def _check_torch_zip(path: Path, size: int) -> None:
             entries = archive.infolist()
     except (*DAMAGE, OSError) as error:
         raise _truncated(path, size) from error
-    if any(not 0 <= entry.header_offset < size for entry in entries):
+    kinds = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    if any(not 0 <= entry.header_offset < size or entry.compress_type not in kinds for entry in entries):
         raise _truncated(path, size)
     members = {entry.filename.partition("/")[2] for entry in entries}
     if "constants.pkl" in members:

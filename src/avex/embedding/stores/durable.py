@@ -54,9 +54,9 @@ def full_disk(
     """Return the error for a store whose disk is full; it says what is safe and how to go on."""
     size = readable_size(needed) if needed else "some space"
     full = StoreFullError(
-        f"The disk is full: '{store}' needs at least {size} more to {action}, {readable_size(free_space(store))} are "
-        f"free. {recordings} recordings ({rows} rows) are safe and can be read; free some space and run the same "
-        "command again, it continues after them."
+        f"The disk is full: '{store}' needs at least {size} more to {action}, {readable_size(free_space(store))} "
+        f"are free. {recordings} recordings ({rows} rows) are safe and can be read; free some space and run "
+        "the same command again, it continues after them."
     )
     full.errno = error.errno
     return full

@@ -1,19 +1,31 @@
-"""One writer per store: an operating-system lock, which ends with its process however that ends."""
+"""One writer per store: an operating-system lock, which ends with its process however that ends.
+
+The lock file is removed together with the partial folder, so whoever locks must know whether the file still has
+its name. Packages for file locks differ in this from release to release; these few lines do not.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import socket
+import sys
 import time
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-import filelock
-
 from avex._core.errors import StoreLockedError
 from avex.io.atomic import write_text
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+logger = logging.getLogger(__name__)
 
 LOCK_NAME = "lock"
 HOLDER_NAME = "holder.json"
@@ -21,6 +33,8 @@ HOLDER_NAME = "holder.json"
 # A writer that is just ending removes the folder under our feet; a real holder is still there a moment later.
 _ATTEMPTS = 5
 _PAUSE_S = 0.02
+_HELD = frozenset({errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK})
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK})
 
 
 class WriterLock:
@@ -37,7 +51,7 @@ class WriterLock:
 
     def __init__(self, folder: Path, store: Path) -> None:
         self._folder = folder
-        self._lock = _acquire(folder, store)
+        self._descriptor: int | None = _acquire(folder, store)
         try:
             write_text(folder / HOLDER_NAME, json.dumps(_this_process()))
         except BaseException:
@@ -46,13 +60,13 @@ class WriterLock:
 
     def remove(self) -> None:
         """Release the lock, and remove its files and its folder if nothing else is in it. Safe to call twice."""
-        if not self._lock.is_locked:
+        if self._descriptor is None:
             return
-        # The lock's name goes while the lock is held: filelock refuses a lock on a file that has lost its name, so
-        # nobody can hold the old file while somebody else holds a new one.
+        # The name goes while the lock is held: nobody can then hold this file while somebody else holds a new one.
         self._remove_files(HOLDER_NAME, LOCK_NAME)
-        self._lock.release(force=True)
-        if os.name == "nt":  # Windows removes no open file
+        os.close(self._descriptor)
+        self._descriptor = None
+        if sys.platform == "win32":  # which removes no open file
             self._remove_files(LOCK_NAME)
 
     def _remove_files(self, *names: str) -> None:
@@ -62,19 +76,46 @@ class WriterLock:
             self._folder.rmdir()
 
 
-def _acquire(folder: Path, store: Path) -> filelock.BaseFileLock:
-    # Not thread-local: a store is often opened in one thread and closed in another.
-    lock = filelock.FileLock(str(folder / LOCK_NAME), thread_local=False)
+def _acquire(folder: Path, store: Path) -> int:
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE_S)
         folder.mkdir(parents=True, exist_ok=True)
-        with suppress(filelock.Timeout, FileNotFoundError):
-            lock.acquire(blocking=False)
-            return lock
+        with suppress(FileNotFoundError):  # the folder was removed in between
+            descriptor = _open_locked(folder / LOCK_NAME, store)
+            if descriptor is not None:
+                return descriptor
     raise StoreLockedError(
         f"'{store}' is being written by {_holder(folder)}. Wait until it ends, stop it, or choose another output."
     )
+
+
+def _open_locked(path: Path, store: Path) -> int | None:
+    """Open the lock file and lock it; None when it is held, or lost its name before it was locked."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _lock(descriptor)
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            logger.warning(
+                "The file system of '%s' has no locks. Make sure that no other process writes there.", store
+            )
+            return descriptor
+        os.close(descriptor)
+        if error.errno in _HELD:
+            return None
+        raise
+    os.close(descriptor)
+    return None
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _this_process() -> dict[str, object]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from avex._core.errors import ConfigError, WeightsError
 from avex.configs import ModelCard, ModelSpec
@@ -102,12 +102,15 @@ def load_card(card: ModelCard, request: LoadRequest | None = None) -> nn.Module:
     source = _weight_source(card, request)
     if getattr(cls, "reads_graph_file", False):
         return _load_graph(cls, card, request, source, extra)
-    path = source.fetch() if source else None
+    checkpoint = _read(cls, card, request, source)
     labels = _labels(card) if request.num_classes is None and not request.return_features_only else None
-    plan = _plan(cls, card, request, path, labels)
+    plan = _plan(cls, card, request, checkpoint, labels)
+    if checkpoint is not None and (inferred := getattr(cls, "options_from_checkpoint", None)):
+        # What the file says of its own architecture counts, unless the caller or the card says otherwise.
+        extra = {**inferred(checkpoint.metadata, checkpoint.state), **spec.family_options(), **extra}
     model = _build(cls, spec, request, plan, extra)
-    if path is not None:
-        report = _load_state(model, path, card, request, plan)
+    if checkpoint is not None:
+        report = _apply(model, checkpoint, card, plan)
         logger.info("%s: %s", card.name, report.summary())
         _set(model, "load_report", report)
     elif any(True for _ in model.parameters()):
@@ -115,6 +118,42 @@ def load_card(card: ModelCard, request: LoadRequest | None = None) -> nn.Module:
     if plan.attach_labels:
         _attach_labels(model, labels, plan.num_classes, card.name)
     return model.eval()
+
+
+@dataclass(frozen=True)
+class _FileContent:
+    """A checkpoint that was read, under the names that its family uses.
+
+    Attributes:
+        path: The file.
+        state: Tensors; for a class without adapters under the file's own names.
+        metadata: What else the file holds.
+        known_names: Whether `state` has the family's names already.
+        ignored: Tensors of the file that the family leaves out on purpose.
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+    metadata: dict[str, Any]
+    known_names: bool
+    ignored: tuple[str, ...] = ()
+
+
+def _read(
+    cls: type[nn.Module], card: ModelCard, request: LoadRequest, source: WeightSource | None
+) -> _FileContent | None:
+    if source is None:
+        return None
+    from avex.weights import KeyMapAdapter, choose_adapter, read_checkpoint
+
+    path = source.fetch()
+    checkpoint = read_checkpoint(path, source.format)
+    adapters: list[CheckpointAdapter] = list(getattr(cls, "checkpoint_adapters", ()))
+    if not adapters:
+        return _FileContent(path, checkpoint.tensors, checkpoint.metadata, known_names=False)
+    adapter = choose_adapter(adapters, set(checkpoint.tensors), str(path), card.name, source.format)
+    dropped = tuple(adapter.dropped(checkpoint.tensors)) if isinstance(adapter, KeyMapAdapter) else ()
+    return _FileContent(path, adapter.convert(checkpoint.tensors), checkpoint.metadata, True, dropped)
 
 
 def _merge_options(spec: ModelSpec, options: dict[str, Any]) -> tuple[ModelSpec, dict[str, Any]]:
@@ -128,7 +167,7 @@ def _merge_options(spec: ModelSpec, options: dict[str, Any]) -> tuple[ModelSpec,
 def _weight_source(card: ModelCard, request: LoadRequest) -> WeightSource | None:
     """Weights: the path that was given, else the card's, else the family's default if `pretrained`."""
     if request.checkpoint_path is not None:
-        return WeightSource(str(request.checkpoint_path), request.checkpoint_format)
+        return WeightSource(str(request.checkpoint_path), request.checkpoint_format or card.checkpoint_format)
     if card.checkpoint_path is not None:
         return WeightSource(card.checkpoint_path, card.checkpoint_format, card.sha256)
     family = canonical_family(card.model_spec.name)
@@ -178,10 +217,11 @@ def _plan(
     cls: type[nn.Module],
     card: ModelCard,
     request: LoadRequest,
-    path: Path | None,
+    checkpoint: _FileContent | None,
     labels: LabelMap | None,
 ) -> LoadPlan:
-    has_head, head_classes = _head_in_file(cls, path, request.checkpoint_format or card.checkpoint_format)
+    has_weights = checkpoint is not None
+    has_head, head_classes = _head_in_file(cls, checkpoint)
     own_class = not accepts(cls, "return_features_only")
     if own_class and request.return_features_only:
         raise ConfigError(
@@ -192,11 +232,13 @@ def _plan(
         # A user's class is one piece: its checkpoint holds its head, whatever that is called.
         sizes = (head_classes, card.num_classes, labels.num_classes if labels else None)
         classes = next((size for size in sizes if size is not None), None)
-        return LoadPlan(False, classes, "checkpoint" if path else "new", path is not None, labels is not None)
+        return LoadPlan(
+            False, classes, "checkpoint" if has_weights else "new", has_weights, labels is not None
+        )
     return plan_load(
         return_features_only=request.return_features_only,
         num_classes=request.num_classes,
-        has_weights=path is not None,
+        has_weights=has_weights,
         has_head=has_head,
         head_classes=head_classes,
         card_classes=card.num_classes,
@@ -204,17 +246,16 @@ def _plan(
     )
 
 
-def _head_in_file(cls: type[nn.Module], path: Path | None, format_: str | None) -> tuple[bool, int | None]:
-    """Whether a checkpoint holds a classifier, and of how many classes, from its header alone."""
-    if path is None:
+def _head_in_file(cls: type[nn.Module], checkpoint: _FileContent | None) -> tuple[bool, int | None]:
+    """Whether a checkpoint holds a classifier, and of how many classes."""
+    if checkpoint is None:
         return False, None
-    from avex.weights import read_header
-
     prefixes = getattr(cls, "head_prefixes", ModelBase.head_prefixes)
     sizes = [
-        shape[0]
-        for key, (shape, _) in read_header(path, format_).items()
-        if _without_wrappers(key).startswith(prefixes) and len(shape) in (1, 2)
+        tensor.shape[0]
+        for key, tensor in checkpoint.state.items()
+        if (key if checkpoint.known_names else _without_wrappers(key)).startswith(prefixes)
+        and tensor.ndim in (1, 2)
     ]
     return bool(sizes), sizes[-1] if sizes else None
 
@@ -239,25 +280,25 @@ def _build(
     return build_model_from_spec(spec, pick_device(request.device, spec.device), **arguments)
 
 
-def _load_state(
-    model: nn.Module, path: Path, card: ModelCard, request: LoadRequest, plan: LoadPlan
-) -> LoadReport:
-    from avex.weights import apply_state, choose_adapter, read_checkpoint
+def _apply(model: nn.Module, checkpoint: _FileContent, card: ModelCard, plan: LoadPlan) -> LoadReport:
+    from avex.weights import apply_state, choose_adapter
     from avex.weights.adapter import StateDictAdapter
 
-    format_ = request.checkpoint_format or card.checkpoint_format
-    checkpoint = read_checkpoint(path, format_)
-    adapters: list[CheckpointAdapter] = list(getattr(model, "checkpoint_adapters", ()))
-    if not adapters:
-        adapters = [StateDictAdapter(set(model.state_dict()))]
-    adapter = choose_adapter(adapters, set(checkpoint.tensors), str(path), card.name, format_)
+    state = checkpoint.state
+    if not checkpoint.known_names:
+        adapter = choose_adapter(
+            [StateDictAdapter(set(model.state_dict()))], state, checkpoint.path, card.name
+        )
+        state = adapter.convert(state)
     return apply_state(
         model,
-        adapter.convert(checkpoint.tensors),
+        state,
         head_prefixes=getattr(model, "head_prefixes", ModelBase.head_prefixes),
         reset_head=plan.head == "new",
         drop_head=plan.head == "none",
-        source=str(path),
+        optional=getattr(model, "optional_keys", ()),
+        ignored=checkpoint.ignored,
+        source=str(checkpoint.path),
     )
 
 
