@@ -61,9 +61,8 @@ def death_after(steps: int) -> Iterator[list[str]]:
 
 def bury(store: ParquetStore | None) -> None:
     """Do for a store of a dead process what the system does: release its lock. Nothing else is tidied."""
-    if store is not None and store._lock is not None and store._lock._descriptor is not None:
-        os.close(store._lock._descriptor)
-        store._lock._descriptor = None
+    if store is not None and store._lock is not None:
+        store._lock._release()
 
 
 def undisturbed(wanted: list[object]) -> list[object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import gc
 import importlib.util
 import json
 import os
@@ -382,9 +383,7 @@ def test_other_settings_of_an_unfinished_store(out: Path) -> None:
 def test_first_attempt_without_recordings_does_not_bind_the_second(out: Path) -> None:
     dead = ParquetStore(out, known.make_header(hop_s=1.0))
     assert dead._lock is not None
-    assert dead._lock._descriptor is not None
-    os.close(dead._lock._descriptor)  # as a kill does
-    dead._lock._descriptor = None
+    dead._lock._release()  # as a kill does
     with ParquetStore(out, known.make_header(hop_s=3.0)) as store:
         add(store, "a.wav", 1)
     assert open_store(out).header.hop_s == 3.0
@@ -453,6 +452,9 @@ def test_bad_arguments(out: Path, tmp_path: Path) -> None:
         open_store(out)
     with pytest.raises(StoreError, match="not UTF-8"):
         ParquetStore(tmp_path / "caf\udce9.parquet", known.make_header())
+    (tmp_path / "blocked.parquet.partial").write_text("")
+    with pytest.raises(StoreError, match=r"cannot begin.*blocked\.parquet\.partial"):
+        ParquetStore(tmp_path / "blocked.parquet", known.make_header())
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot begin"):
         ParquetStore(tmp_path / "file" / "out.parquet", known.make_header())
@@ -604,6 +606,14 @@ def test_second_writer_in_another_process_is_refused_until_the_first_dies(out: P
     with ParquetStore(out, known.make_header()) as store:
         add(store, "a.wav", 1)
     assert names_in(out) == ["a.wav"]
+
+
+def test_forgotten_store_releases_its_lock(out: Path) -> None:
+    store = ParquetStore(out, known.make_header(), seal=EACH_COMMIT)
+    add(store, "a.wav", 1)
+    del store
+    gc.collect()
+    assert ParquetStore(out, known.make_header()).recordings() == ["a.wav"]
 
 
 def test_lock_is_refused_on_a_file_that_lost_its_name(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,13 +64,13 @@ def main() -> None:
         app()
     except (ConfigError, UnknownNameError) as error:
         _fail(error, EXIT_USAGE)
-    except AvexError as error:
+    except (AvexError, OSError) as error:
         _fail(error, EXIT_FAILURE)
     except KeyboardInterrupt:
         typer.secho("Interrupted. What was finished is kept; run the same command to go on.", err=True)
         sys.exit(130)
 
 
-def _fail(error: AvexError, code: int) -> None:
+def _fail(error: Exception, code: int) -> None:
     typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
     sys.exit(code)

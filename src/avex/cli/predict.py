@@ -198,8 +198,9 @@ def _merge(value: str | None) -> bool | int:
 def _written(predictions: Predictions, output: Path | None) -> list[str]:
     if output is None:
         return []
-    count = len(predictions.files)
-    return [f"{count} table{'s' if count != 1 else ''} in {output}"]
+    from avex.cli.report import plural
+
+    return [f"{plural(len(predictions.files), 'table')} in {output}"]
 
 
 def _show(predictions: Predictions) -> str:

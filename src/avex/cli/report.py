@@ -93,11 +93,14 @@ class RunView:
             sys.exit(EXIT_PARTIAL)
 
     def _summary(self, stats: RunStats, written: Sequence[str]) -> None:
-        counts = f"{stats.done} recordings"
+        counts = plural(stats.done, "recording")
         if stats.skipped:
             counts += f" ({stats.skipped} more were done before)"
+        if not stats.done:
+            typer.echo(f"{counts}: nothing to do")
+            return
         typer.echo(
-            f"{counts}, {format_duration(stats.audio_s)} of audio, {stats.windows} windows in "
+            f"{counts}, {format_duration(stats.audio_s)} of audio, {plural(stats.windows, 'window')} in "
             f"{format_duration(stats.elapsed_s)}: {stats.windows_per_second:.0f} windows/s, "
             f"{stats.realtime_factor:.0f} × real time"
         )
@@ -114,9 +117,9 @@ def problem_lines(problems: Sequence[Problem], errors_csv: Path | None) -> list[
     causes = Counter(problem.cause for problem in problems)
     parts = []
     if errors:
-        parts.append(f"{len(errors)} recordings failed")
+        parts.append(f"{plural(len(errors), 'recording')} failed")
     if warned:
-        parts.append(f"{len(warned)} recordings are incomplete")
+        parts.append(f"{plural(len(warned), 'recording')} incomplete")
     listing = ", ".join(f"{cause}: {count}" for cause, count in causes.most_common())
     headline = f"{' and '.join(parts)} ({listing})."
     if errors_csv is None:
@@ -136,6 +139,16 @@ def render_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
     lines = [titles, ["-" * width for width in widths], *rows]
     return "".join("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    Example:
+        >>> plural(1, "recording"), plural(2, "recording")
+        ('1 recording', '2 recordings')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def format_duration(seconds: float) -> str:

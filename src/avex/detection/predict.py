@@ -18,7 +18,7 @@ from avex.detection.journal import Key, PredictionJournal
 from avex.detection.records import Detection, RecordingDetections
 from avex.detection.scores import select, sigmoid, softmax
 from avex.detection.species import SpeciesFilter
-from avex.detection.tables import FORMATS, write_combined, write_recording_tables
+from avex.detection.tables import FORMATS, table_name, write_combined, write_recording_tables
 from avex.embedding.embed import WindowOptions
 from avex.embedding.engines import Engine, load_engine
 from avex.embedding.pipeline import Pipeline, Rows, RunStats
@@ -374,7 +374,6 @@ class _Run:
 
         def write(name: str, result: RecordingDetections) -> None:
             out_dir, stem = places[name]
-            out_dir.mkdir(parents=True, exist_ok=True)
             files.extend(
                 write_recording_tables(result, out_dir, formats, model_name, stem, run=self.detector.settings)
             )
@@ -389,7 +388,12 @@ class _Run:
         again = {source.name for source in todo}
         for source in sources:
             if source.name not in again:
-                write(source.name, journal.read(source.name))  # formats may be new; the model need not run
+                out_dir, stem = places[source.name]
+                tables = [out_dir / table_name(stem, model_name, fmt) for fmt in formats]
+                if all(table.exists() for table in tables):
+                    files.extend(tables)
+                else:
+                    write(source.name, journal.read(source.name))  # a new format: the model need not run
         stats = RunStats(recordings=len(sources), skipped=len(sources) - len(todo))
         problems = ProblemLog(errors_csv, again=again)
         self._pipeline(keep, problems, stats).run(todo)

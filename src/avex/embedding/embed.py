@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from avex._core.errors import ConfigError
+from avex._core.errors import AudioError, ConfigError
 from avex._core.version import __version__
 from avex.audio import Method, Tail, Windower, parse_channel
 from avex.configs import ModelCard, ModelSpec
@@ -218,7 +218,8 @@ def _run(
     report: RunReport | None,
 ) -> EmbeddingStore:
     with store:
-        todo = [source for source in sources if not _is_done(store, source)]
+        done = store.done()
+        todo = [source for source in sources if not _is_done(done.get(source.name), source)]
         stats = RunStats(recordings=len(sources), skipped=len(sources) - len(todo))
         problems = ProblemLog(errors_csv, again=[source.name for source in todo])
         Pipeline(
@@ -235,14 +236,13 @@ def _run(
     return open_store(store.path) if isinstance(store, ParquetStore) else store
 
 
-def _is_done(store: EmbeddingStore, source: Source) -> bool:
+def _is_done(known: RecordingKey | None, source: Source) -> bool:
     """Whether the store holds this recording as it is now on disk."""
-    known = store.done().get(source.name)
     if known is None:
         return False
     try:
         size, mtime_ns = file_state(source.path)
-    except OSError:
+    except AudioError:
         return True  # gone since, e.g. moved to an archive: what was embedded stays
     return known == RecordingKey(source.name, size, mtime_ns)
 

@@ -50,6 +50,7 @@ def tap_layers(
         LayerError: A name is not a sub-module.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Linear(2, 3))
         >>> with tap_layers(net, ["0"]) as taps:
         ...     _ = net(torch.ones(1, 2))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from avex.audio import Method
     from avex.weights.labels import LabelMap
 
 
@@ -39,7 +40,7 @@ class EngineInfo:
     fixed_window: bool
     embedding_dim: int
     weights_sha256: str | None
-    resampler: str
+    resampler: Method
     runtime: str
     precision: str = "float32"
     layers: tuple[str, ...] = ("last_layer",)

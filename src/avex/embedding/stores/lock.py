@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import time
+import weakref
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -51,7 +52,8 @@ class WriterLock:
 
     def __init__(self, folder: Path, store: Path) -> None:
         self._folder = folder
-        self._descriptor: int | None = _acquire(folder, store)
+        # Closing the file releases the lock; a store that is forgotten in a notebook does that too.
+        self._release = weakref.finalize(self, os.close, _acquire(folder, store))
         try:
             write_text(folder / HOLDER_NAME, json.dumps(_this_process()))
         except BaseException:
@@ -60,12 +62,13 @@ class WriterLock:
 
     def remove(self) -> None:
         """Release the lock, and remove its files and its folder if nothing else is in it. Safe to call twice."""
-        if self._descriptor is None:
+        if not self._release.alive:
             return
-        # The name goes while the lock is held: nobody can then hold this file while somebody else holds a new one.
-        self._remove_files(HOLDER_NAME, LOCK_NAME)
-        os.close(self._descriptor)
-        self._descriptor = None
+        try:
+            # The name goes while the lock is held: nobody can then hold this file while somebody holds a new one.
+            self._remove_files(HOLDER_NAME, LOCK_NAME)
+        finally:
+            self._release()
         if sys.platform == "win32":  # which removes no open file
             self._remove_files(LOCK_NAME)
 
@@ -80,11 +83,15 @@ def _acquire(folder: Path, store: Path) -> int:
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE_S)
-        folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # the folder was removed in between
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
             descriptor = _open_locked(folder / LOCK_NAME, store)
-            if descriptor is not None:
-                return descriptor
+        except (FileNotFoundError, FileExistsError):
+            if folder.is_file():
+                raise
+            continue  # the folder was removed in between
+        if descriptor is not None:
+            return descriptor
     raise StoreLockedError(
         f"'{store}' is being written by {_holder(folder)}. Wait until it ends, stop it, or choose another output."
     )
