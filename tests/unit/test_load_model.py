@@ -319,3 +319,34 @@ def test_older_layer_api(tiny):
     assert avex.list_model_layers(model)["last_layer"] == "backbone"
     assert model.batch_inference([x, x]).shape == (4, 5)
     assert model.embedding_dim == 4
+
+
+class ForwardOnly(ModelBase):
+    """The least a user may write: no padding_mask, no head called classifier."""
+
+    def __init__(self, device="cpu"):
+        super().__init__(device)
+        self.net = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+
+    def forward(self, x):
+        return self.net(x.unfold(1, 8, 8).mean(1))
+
+
+def test_a_class_with_only_init_and_forward():
+    model = ForwardOnly().eval()
+    x = torch.randn(2, 16)
+    mask = torch.zeros(2, 16, dtype=torch.bool)
+    embedding, logits = model.embed_and_classify(x, mask)
+    assert torch.equal(logits, model(x))
+    assert torch.equal(model.net[2](embedding), logits)
+    assert torch.equal(model.embed(x, padding_mask=mask), embedding)
+    assert model.get_model_layers() == ["net.0"]
+
+
+def test_embedding_and_logits_of_a_family_come_from_one_pass(tiny):
+    path, original = tiny
+    model = avex.load_model(path)
+    x = torch.randn(2, 16)
+    embedding, logits = model.embed_and_classify(x)
+    assert torch.equal(logits, original(x))
+    assert torch.equal(embedding, model.embed(x))

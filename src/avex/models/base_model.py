@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -121,18 +122,9 @@ class ModelBase(nn.Module):
         """Unpooled features of a waveform (B, S).
 
         For a class that defines only `forward`: what enters its head (`classifier`, else its last `nn.Linear`
-        if that produces the output), else the output itself.
+        if that runs), else the output itself.
         """
-        if type(self).forward is ModelBase.forward:
-            raise NotImplementedError(f"{type(self).__name__} must define forward or forward_features.")
-        if self.return_features_only:
-            return self._as_features(self._call_forward(x, padding_mask))
-        head = self._head_name()
-        if head is None:
-            return self._as_features(self._call_forward(x, padding_mask))
-        with tap_layers(self, [head], inputs=True) as taps:
-            output = self._call_forward(x, padding_mask)
-        return self._as_features(taps.get(head, output))
+        return self._features_and_output(x, padding_mask)[0]
 
     def forward_head(self, features: Features) -> Tensor:
         """Logits (B, C) of unpooled features."""
@@ -166,6 +158,22 @@ class ModelBase(nn.Module):
             self.forward_features(x, padding_mask)
         pooled = [self._as_features(taps[name]).pooled(aggregation) for name in names]
         return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
+
+    def embed_and_classify(
+        self, x: Tensor, padding_mask: Tensor | None = None, aggregation: Aggregation = "mean"
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, D) and logits (B, C) of a batch in one forward pass.
+
+        Args:
+            x: (B, S) waveform at `sample_rate`.
+            padding_mask: (B, S) bool, True where padded.
+            aggregation: Pooling of the embedding.
+        """
+        if type(self).forward_features is not ModelBase.forward_features:
+            features = self.forward_features(x, padding_mask)
+            return features.pooled(aggregation), self.forward_head(features)
+        features, output = self._features_and_output(x, padding_mask)
+        return features.pooled(aggregation), output
 
     def process_audio(self, x: Tensor) -> Tensor:
         """Move a waveform to the model's device and give it a batch axis.
@@ -241,8 +249,18 @@ class ModelBase(nn.Module):
 
     # -- for classes that define only `forward` --------------------------------------------------------------
 
+    def _features_and_output(self, x: Tensor, padding_mask: Tensor | None) -> tuple[Features, Tensor]:
+        if type(self).forward is ModelBase.forward:
+            raise NotImplementedError(f"{type(self).__name__} must define forward or forward_features.")
+        head = None if self.return_features_only else self._head_name()
+        with tap_layers(self, [head] if head else [], inputs=True) as taps:
+            output = self._call_forward(x, padding_mask)
+        return self._as_features(taps.get(head, output) if head else output), output
+
     def _call_forward(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
-        return self(x) if padding_mask is None else self(x, padding_mask=padding_mask)
+        if padding_mask is None or "padding_mask" not in inspect.signature(self.forward).parameters:
+            return self(x)
+        return self(x, padding_mask=padding_mask)
 
     def _head_name(self) -> str | None:
         if isinstance(getattr(self, "classifier", None), nn.Module):

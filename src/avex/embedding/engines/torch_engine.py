@@ -13,7 +13,6 @@ from avex._core.errors import ConfigError
 from avex.configs import ModelCard
 from avex.embedding.engines.base import EngineInfo, EngineOutput
 from avex.models.base_model import ModelBase
-from avex.models.features import Features
 from avex.models.utils.load import LoadRequest, load_card
 from avex.weights.fingerprint import state_fingerprint
 
@@ -102,14 +101,12 @@ class TorchEngine:
 
     def _embed(self, x: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         model = self._model
-        default = list(self._layers) in (["last_layer"], ["backbone"])
         if self.labels is None:
             return model.embed(x, self._layers, self._aggregation, mask), None
-        if default and type(model).forward_features is not ModelBase.forward_features:
-            features: Features = model.forward_features(x, mask)  # one pass gives both
-            return features.pooled(self._aggregation), model.forward_head(features)
-        logits = model(x) if mask is None else model(x, padding_mask=mask)
-        return model.embed(x, self._layers, self._aggregation, mask), logits
+        embedding, logits = model.embed_and_classify(x, mask, self._aggregation)
+        if list(self._layers) not in (["last_layer"], ["backbone"]):
+            embedding = model.embed(x, self._layers, self._aggregation, mask)
+        return embedding, logits
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         dtype = _DTYPES[self._precision]
