@@ -41,17 +41,17 @@ def to_arrow(batch: EmbeddingBatch, header: StoreHeader, schema: pa.Schema) -> p
         StoreError: Shapes differ from the header, times are not half-open windows, or a number is not finite.
     """
     n = len(batch.embedding)
-    arrays = [pa.array([encode_name(batch.recording)] * n, pa.string())]
     start_s = _column(batch, "start_s", batch.start_s, "float64", (n,))
     end_s = _column(batch, "end_s", batch.end_s, "float64", (n,))
     if not (start_s < end_s).all():
         raise StoreError(f"A window of '{batch.recording}' ends before it starts. Expected start_s < end_s.")
-    arrays += [pa.array(start_s), pa.array(end_s)]
-    arrays.append(pa.array(_column(batch, "channel", batch.channel, "int16", (n,))))
+    channel = _column(batch, "channel", batch.channel, "int16", (n,))
     embedding = _column(batch, "embedding", batch.embedding, header.dtype, (n, header.embedding_dim))
-    arrays.append(
-        pa.FixedSizeListArray.from_arrays(pa.array(embedding.ravel()), type=schema.field("embedding").type)
-    )
+    arrays = [
+        _repeated(encode_name(batch.recording), n),
+        *map(_flat, (start_s, end_s, channel)),
+        _vectors(embedding),
+    ]
     extra = batch.extra or {}
     if extra.keys() != header.columns.keys():
         raise StoreError(
@@ -61,11 +61,35 @@ def to_arrow(batch: EmbeddingBatch, header: StoreHeader, schema: pa.Schema) -> p
     for name, spec in header.columns.items():
         dtype, length = parse_column_type(spec)
         values = _column(batch, name, extra[name], dtype, (n, length) if length else (n,))
-        flat = pa.array(values.ravel())
-        arrays.append(
-            pa.FixedSizeListArray.from_arrays(flat, type=schema.field(name).type) if length else flat
-        )
+        arrays.append(_vectors(values) if length else _flat(values))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+# Arrays are made of their buffers, because `pa.array` imports pandas wherever it is installed: half a second
+# at the start of every run.
+
+
+def _flat(values: npt.NDArray[Any]) -> pa.Array:
+    if values.dtype == np.bool_:
+        return pa.array(values)  # bits, not bytes
+    contiguous = np.array(values, order="C")  # a copy: the caller may reuse its array
+    return pa.Array.from_buffers(
+        pa.from_numpy_dtype(values.dtype), values.size, [None, pa.py_buffer(contiguous.reshape(-1))]
+    )
+
+
+def _vectors(values: npt.NDArray[Any]) -> pa.Array:
+    kind = _vector_type(str(values.dtype), values.shape[1])
+    return pa.Array.from_buffers(kind, len(values), [None], children=[_flat(values)])
+
+
+def _repeated(text: str, n: int) -> pa.Array:
+    data = text.encode()
+    offsets = np.arange(n + 1, dtype=np.int64) * len(data)
+    if offsets[-1] > np.iinfo(np.int32).max:
+        return pa.array([text] * n, pa.string())
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data * n)]
+    return pa.Array.from_buffers(pa.string(), n, buffers)
 
 
 def matrix(column: pa.Array) -> npt.NDArray[Any]:

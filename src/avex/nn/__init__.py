@@ -1,0 +1,1 @@
+"""Blocks that several networks share; each module is imported on its own."""
