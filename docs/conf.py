@@ -20,6 +20,3 @@ myst_heading_anchors = 4
 
 html_theme = "furo"
 html_title = f"avex {release}"
-
-# Pages link to files of the repository that are not part of the site; a test checks that those exist.
-suppress_warnings = ["myst.xref_missing"]

@@ -100,7 +100,8 @@ def entries(function: Callable[..., Any]) -> Iterator[Entry]:
     hints = typing.get_type_hints(function, include_extras=True)
     for parameter in inspect.signature(function).parameters.values():
         hint = hints[parameter.name]
-        kind, info, default, names = hint, parameter.default, None, ()
+        kind, info, default = hint, parameter.default, None
+        names: tuple[str, ...] = ()
         if typing.get_origin(hint) is typing.Annotated:
             kind, info = typing.get_args(hint)
             default = None if parameter.default is parameter.empty else parameter.default

@@ -7,9 +7,7 @@ from avex import open_store
 store = open_store(sys.argv[1])
 values = store.to_numpy()
 header = store.header
-print(
-    f"{len(store)} embeddings of {values.shape[1]} numbers, from {len(store.recordings())} recordings"
-)
+print(f"{len(store)} embeddings of {values.shape[1]} numbers, from {len(store.recordings())} recordings")
 print(
     f"model {header.card}, windows of {header.window_s:g} s every {header.hop_s:g} s at {header.sample_rate} Hz"
 )

@@ -184,7 +184,7 @@ policies = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     wanted=recordings(), deaths=st.lists(st.tuples(policies, st.integers(0, 60)), max_size=3), last=policies
 )
@@ -203,7 +203,7 @@ def test_any_deaths_then_resume(
         assert known.table(open_store(path)) == undisturbed(wanted)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(wanted=recordings(), splits=st.lists(st.integers(0, 10), max_size=4), policy=policies)
 def test_changed_recordings_over_several_runs(
     wanted: list[object], splits: list[int], policy: SealPolicy

@@ -52,6 +52,11 @@ def test_inputs_are_taken_once(tree):
     assert len(discover([tree, tree / "b.wav", str(tree)])) == 4
 
 
+def test_one_recording_named_in_two_ways(tree, monkeypatch):
+    monkeypatch.chdir(tree)
+    assert names(discover(["b.wav", "./b.wav", str(tree / "b.wav"), "sub/../b.wav"])) == ["b.wav"]
+
+
 def test_folders_without_recordings(tmp_path):
     with pytest.raises(ConfigError, match="no audio files"):
         discover(tmp_path)

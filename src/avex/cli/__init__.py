@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
 
 import typer
 
-from avex._core.errors import AvexError, ConfigError, UnknownNameError
+from avex._core.errors import AvexError, ConfigError, StoreFullError, UnknownNameError
 from avex._core.version import __version__
 from avex.cli import check, cite, describe, doctor, embed, list_models, predict
 
@@ -72,5 +73,9 @@ def main() -> None:
 
 
 def _fail(error: Exception, code: int) -> None:
+    if type(error) is OSError and error.errno == errno.ENOSPC:
+        error = StoreFullError(
+            "The disk is full. What was finished is kept: free some space and run the same command again."
+        )
     typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
     sys.exit(code)

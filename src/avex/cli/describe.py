@@ -26,8 +26,8 @@ def command(
       avex describe my_model.yml --json
     """
     import_plugins(plugin)
-    from avex.models.utils.describe import describe_model, format_description
-    from avex.models.utils.registry import resolve
+    from avex.models.utils.describe import describe_model
 
-    text = json.dumps(describe_model(model), indent=2) if as_json else format_description(resolve(model))
-    typer.echo(text)
+    info = describe_model(model, verbose=not as_json)
+    if as_json:
+        typer.echo(json.dumps(info, indent=2))

@@ -166,7 +166,7 @@ def embed(
     Example:
         >>> store = embed("examples/audio", "birdnet", "embeddings.parquet")    # doctest: +SKIP
         >>> store.to_numpy().shape
-        (19, 1024)
+        (20, 1024)
     """
     engine = _as_engine(model, device, workers, batch_size, precision, layers, aggregation)
     if windows is None:

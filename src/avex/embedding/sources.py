@@ -87,7 +87,8 @@ def discover(inputs: Iterable[str | Path] | str | Path) -> list[Source]:
     found: dict[str, Source] = {}
     for item in inputs:
         for source in _expand(os.fspath(item)):
-            found.setdefault(source.name, source)
+            # `season/a.wav` and `./season/a.wav` are one recording; it keeps the name it was given first.
+            found.setdefault(os.path.abspath(source.name), source)
     if not found:
         raise ConfigError("No recordings were given. Name files, folders, globs or a manifest.")
     return list(found.values())

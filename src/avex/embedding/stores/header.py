@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from avex._core.errors import StoreError
+from avex._core.version import __version__
 
 SCHEMA_VERSION = 1
 """Version of the table and of its footer. Readers refuse versions above the one they know."""
@@ -18,12 +19,6 @@ BASE_COLUMNS = ("recording", "start_s", "end_s", "channel", "embedding")
 
 _COLUMN_TYPE = re.compile(r"(bool|u?int(?:8|16|32|64)|float(?:16|32|64))(?:\[([1-9]\d*)\])?")
 _INFORMATIONAL = frozenset({"avex_version", "created_utc", "runtime", "extra"})
-
-
-def _installed_version() -> str:
-    from avex import __version__
-
-    return __version__
 
 
 def _now_utc() -> str:
@@ -89,7 +84,7 @@ class StoreHeader:
     dtype: str = "float32"
     labels: Sequence[str] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    avex_version: str = field(default_factory=_installed_version)
+    avex_version: str = __version__
     created_utc: str = field(default_factory=_now_utc)
     extra: Mapping[str, Any] = field(default_factory=dict)
 

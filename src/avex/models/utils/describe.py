@@ -107,12 +107,17 @@ def describe_model(name: str, verbose: bool = False) -> dict[str, Any]:
         **card.model_dump(exclude={"name", "model_spec"}),
     }
     if verbose:
-        sys.stdout.write(format_description(card))
+        sys.stdout.write(format_description(card, _file(name)) + "\n")
     return info
 
 
-def format_description(card: ModelCard) -> str:
-    """A readable summary of a card."""
+def format_description(card: ModelCard, source: str | None = None) -> str:
+    """A readable summary of a card.
+
+    Args:
+        card: The card.
+        source: What to write in the example of loading it, if that is not its name (a file).
+    """
     spec = card.model_spec
     audio = spec.audio_config or AudioConfig()
     family = canonical_family(spec.name)
@@ -143,8 +148,16 @@ def format_description(card: ModelCard) -> str:
         ("Paper", card.paper or ""),
     ]
     lines = [f"{title:<14}{' '.join(text.split())}" for title, text in rows if text]
-    usage = f'\n  from avex import load_model\n  model = load_model("{card.name}", device="cpu")\n'
-    return "\n".join([*lines, usage])
+    if not planned:
+        lines.append(
+            f'\n  from avex import load_model\n  model = load_model("{source or card.name}", device="cpu")\n'
+        )
+    return "\n".join(lines)
+
+
+def _file(model: str) -> str | None:
+    """The name itself if it is that of a card file."""
+    return model if model.lower().endswith((".yml", ".yaml")) else None
 
 
 def cite_model(name: str) -> str:
