@@ -26,7 +26,7 @@ class RecordingKey:
     """Identity of a recording for resuming: a file of the same name, size and time of change is the same.
 
     Attributes:
-        recording: Name as the pipeline gives it (path relative to the input, or URI).
+        recording: Name as the pipeline gives it: the path, with `#t=start,end` for a part of a recording.
         bytes: Size of the file.
         mtime_ns: Time of last change, in nanoseconds since 1970.
     """
@@ -44,7 +44,7 @@ class EmbeddingBatch:
         recording: Name of the recording.
         start_s: (n,) float64, window starts in seconds.
         end_s: (n,) float64, window ends in seconds, exclusive.
-        channel: (n,) int, from 0.
+        channel: (n,) int, 0 for the mix of all channels, else from 1.
         embedding: (n, d) float32.
         extra: Arrays for the header's further columns, (n,) or (n, length); None when there are none.
     """

@@ -42,7 +42,7 @@ class StoreHeader:
         hop_s: Distance between window starts in seconds.
         tail: What was done with the end of a recording (`pad`, `drop`, `shift`).
         min_tail_s: Shortest remainder that still became a window, in seconds.
-        channel: How channels were treated (`mix`, `each`, `first`, ...).
+        channel: How channels were treated: `mean`, `each`, or the number of one.
         layers: Names of the layers that were read.
         pooling: How frames became one vector.
         precision: Number format of the computation (`float32`, `bfloat16`, ...).
@@ -60,7 +60,7 @@ class StoreHeader:
     Example:
         >>> header = StoreHeader(
         ...     embedding_dim=768, card="beats", weights_sha256=None, sample_rate=16_000,
-        ...     resampler="kaiser_best", window_s=5.0, hop_s=5.0, tail="pad", min_tail_s=0.0, channel="mix",
+        ...     resampler="kaiser_best", window_s=5.0, hop_s=5.0, tail="pad", min_tail_s=0.0, channel="mean",
         ...     layers=("last_layer",), pooling="mean", precision="float32", runtime="cpu",
         ... )
         >>> header.compatible_with(header)
