@@ -350,3 +350,21 @@ def test_embedding_and_logits_of_a_family_come_from_one_pass(tiny):
     embedding, logits = model.embed_and_classify(x)
     assert torch.equal(logits, original(x))
     assert torch.equal(embedding, model.embed(x))
+
+
+def test_process_audio_follows_the_audio_config():
+    class Mel(ModelBase):
+        def forward(self, x, padding_mask=None):
+            return self.process_audio(x).mean(-1)
+
+    config = AudioConfig(sample_rate=16000, n_fft=800, hop_length=160, win_length=800, n_mels=64)
+    model = Mel(audio_config=config)
+    x = torch.randn(2, 16000)
+    assert model.process_audio(x).shape == (2, 64, 101)
+    assert model.process_audio(x[0]).shape == (1, 64, 101)
+    assert model.process_audio(x).amin() == 0
+    assert not model.state_dict()
+    raw = Mel(audio_config=AudioConfig(representation="raw"))
+    assert torch.equal(raw.process_audio(x), x)
+    with pytest.raises(ValueError, match="None"):
+        raw.process_audio(None)

@@ -60,6 +60,7 @@ class ModelBase(nn.Module):
         self.return_features_only = return_features_only
         self.label_mapping: LabelMap | None = None
         self._selected_layers: list[str] = []
+        self._spectrogram: Any = None
 
     # -- facts -------------------------------------------------------------------------------------------
 
@@ -176,14 +177,29 @@ class ModelBase(nn.Module):
         return features.pooled(aggregation), output
 
     def process_audio(self, x: Tensor) -> Tensor:
-        """Move a waveform to the model's device and give it a batch axis.
+        """The network input that `audio_config` describes.
+
+        Args:
+            x: (S,) or (B, S) waveform at `sample_rate`.
+
+        Returns:
+            (B, F, T) for a spectrogram representation, else the waveform (B, S); on the model's device.
 
         Raises:
             ValueError: `x` is None.
         """
         if x is None:
             raise ValueError("Input tensor cannot be None.")
-        return (x.unsqueeze(0) if x.ndim == 1 else x).to(self.device)
+        waveform = (x.unsqueeze(0) if x.ndim == 1 else x).to(self.device)
+        config = self.audio_config
+        if config is None or config.representation == "raw":
+            return waveform
+        if self._spectrogram is None:
+            from avex.frontends.spectrogram import SpectrogramFrontEnd
+
+            # Not a sub-module: it holds no parameters and must not appear in the state dict.
+            self.__dict__["_spectrogram"] = SpectrogramFrontEnd(config)
+        return self._spectrogram.to(self.device)(waveform)[0]
 
     def batch_inference(self, batches: Iterable[Tensor]) -> Tensor:
         """Run `forward` on each batch and concatenate the results."""
