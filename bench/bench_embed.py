@@ -42,8 +42,8 @@ def make_recordings(folder: Path, minutes: int) -> None:
 def bare(minutes: int) -> float:
     """Seconds that bare interpreters need, one per core, fed from memory; loading not counted."""
     from avex.embedding.engines import load_engine
-    from avex.models.birdnet.graph import BirdNetGraph
     from avex.io import fetch
+    from avex.models.birdnet.graph import BirdNetGraph
     from avex.models.utils.registry import get_checkpoint_path
 
     cores = load_engine("birdnet").sessions
@@ -103,7 +103,13 @@ def birdnetlib(folder: Path) -> float:
     return float(done.stdout.rsplit("SECONDS", 1)[1])
 
 
+def show(name: str, theirs: float, ours: float, ratio: float) -> None:
+    """Print one comparison, in seconds of audio per second."""
+    print(f"{name:<18}{theirs:6.0f} x real time   avex embed {ours:6.0f}   ratio {ratio:.3f}", flush=True)
+
+
 def main() -> None:
+    """Print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -120,16 +126,11 @@ def main() -> None:
         for _ in range(arguments.rounds):
             ceiling, whole = bare(arguments.minutes), command(folder)
             ratios.append(ceiling / whole)
-            print(
-                f"bare interpreters {audio_s / ceiling:6.0f} x real time   avex embed {audio_s / whole:6.0f}   ratio {ceiling / whole:.3f}"
-            )
-        result = {"cores": os.cpu_count(), "embed_to_bare": max(ratios)}
+            show("bare interpreters", audio_s / ceiling, audio_s / whole, ratios[-1])
+        result = {"cores": os.cpu_count(), "embed_to_bare": ratios}
         if arguments.birdnetlib:
-            theirs = birdnetlib(folder)
-            whole = command(folder)
-            print(
-                f"birdnetlib        {audio_s / theirs:6.0f} x real time   avex embed {audio_s / whole:6.0f}   ratio {theirs / whole:.2f}"
-            )
+            theirs, whole = birdnetlib(folder), command(folder)
+            show("birdnetlib", audio_s / theirs, audio_s / whole, theirs / whole)
             result["embed_to_birdnetlib"] = theirs / whole
     print(json.dumps(result))
 

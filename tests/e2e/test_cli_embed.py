@@ -169,7 +169,7 @@ def test_bad_inputs_are_isolated(tmp_path, demo_audio):
     nan[10] = np.nan
     soundfile.write(folder / "nan.wav", nan, 48_000, subtype="FLOAT")
     os.symlink(tmp_path / "gone.wav", folder / "vanished.wav")
-    code, out, err = run("embed", folder, "-o", tmp_path / "x.parquet")
+    code, _, err = run("embed", folder, "-o", tmp_path / "x.parquet")
     assert code == 3
     with (tmp_path / "errors.csv").open(newline="") as file:
         problems = {

@@ -262,7 +262,7 @@ def test_folders_are_mirrored_and_nothing_collides(tmp_path, demo_audio):
 def test_bad_inputs(tmp_path, demo_audio):
     (tmp_path / "bad.wav").write_text("no")
     code, _, err = run(tmp_path / "bad.wav", demo_audio / "cuckoo_stereo.flac", "-o", tmp_path / "out")
-    assert code == 3
+    assert code == 3, err
     assert "not_audio" in (tmp_path / "out" / "errors.csv").read_text()
     assert run(tmp_path / "bad.wav", "-o", tmp_path / "out2")[0] == 1, "nothing worked"
 
