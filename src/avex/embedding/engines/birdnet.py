@@ -64,7 +64,7 @@ class BirdNetEngine:
         path = source.fetch()
         self._graph = BirdNetGraph(path)
         self.sessions = workers or available_cpus()
-        self.batch_size = batch_size or 8
+        self.batch_size = batch_size or 4
         self.labels = LabelMap.load(card.class_mapping_path) if card.class_mapping_path else None
         plural = "session" if self.sessions == 1 else "sessions"
         self.info = EngineInfo(

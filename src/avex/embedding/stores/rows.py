@@ -72,9 +72,9 @@ def to_arrow(batch: EmbeddingBatch, header: StoreHeader, schema: pa.Schema) -> p
 def _flat(values: npt.NDArray[Any]) -> pa.Array:
     if values.dtype == np.bool_:
         return pa.array(values)  # bits, not bytes
-    contiguous = np.array(values, order="C")  # a copy: the caller may reuse its array
+    # `_column` made a contiguous copy, so the buffer is nobody else's.
     return pa.Array.from_buffers(
-        pa.from_numpy_dtype(values.dtype), values.size, [None, pa.py_buffer(contiguous.reshape(-1))]
+        pa.from_numpy_dtype(values.dtype), values.size, [None, pa.py_buffer(values.reshape(-1))]
     )
 
 
