@@ -23,7 +23,6 @@ from avex.embedding.stores import (
     ParquetStore,
     RecordingKey,
     StoreHeader,
-    open_store,
 )
 
 
@@ -154,7 +153,7 @@ def embed(
         report: Filled with the counts and problems of the run.
 
     Returns:
-        The finished store, open for reading: `.to_numpy()`, `.to_pandas()`, `.scan()`, `.recordings()`.
+        The finished store, which stays readable: `.to_numpy()`, `.to_pandas()`, `.scan()`, `.recordings()`.
 
     Raises:
         ConfigError: No recordings, or options that contradict each other or the model.
@@ -233,7 +232,7 @@ def _run(
         ).run(todo)
     if report is not None:
         report.stats, report.problems = stats, problems.problems
-    return open_store(store.path) if isinstance(store, ParquetStore) else store
+    return store
 
 
 def _is_done(known: RecordingKey | None, source: Source) -> bool:
