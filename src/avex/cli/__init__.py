@@ -67,9 +67,6 @@ def main() -> None:
         _fail(error, EXIT_USAGE)
     except (AvexError, OSError) as error:
         _fail(error, EXIT_FAILURE)
-    except KeyboardInterrupt:
-        typer.secho("Interrupted. What was finished is kept; run the same command to go on.", err=True)
-        sys.exit(130)
 
 
 def _fail(error: Exception, code: int) -> None:

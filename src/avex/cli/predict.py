@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from avex._core.errors import did_you_mean
 from avex.cli import options as o
 
 if TYPE_CHECKING:
@@ -35,11 +37,16 @@ class PredictCommand(TyperCommand):
                 break
             if argument in ("--format", "-f") and remaining:
                 rewritten.append(remaining.pop(0))
-                while remaining and remaining[0] in FORMAT_NAMES:
+                while remaining and _means_format(remaining[0]):
                     rewritten += ["--format", remaining.pop(0)]
             elif argument == "--merge-consecutive" and not (remaining and remaining[0].isdigit()):
                 rewritten.append(_ALL_WINDOWS)
         return super().parse_args(ctx, rewritten)
+
+
+def _means_format(word: str) -> bool:
+    """Whether a word after `--format` is one more format, perhaps misspelt, and not an input."""
+    return word in FORMAT_NAMES or (not os.path.exists(word) and bool(did_you_mean(word, FORMAT_NAMES)))
 
 
 def command(
@@ -117,6 +124,12 @@ def command(
     min_tail: o.MinTail = 0.0,
     channel: o.Channel = "mean",
     resampler: o.ResamplerOption = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(
+            "--timezone", help="Zone of recorders that note local time, e.g. Europe/Berlin or +02:00."
+        ),
+    ] = None,
     overwrite: o.Overwrite = False,
     fail_fast: o.FailFast = False,
     errors_csv: Annotated[
@@ -173,6 +186,7 @@ def command(
             overwrite=overwrite,
             fail_fast=fail_fast,
             errors_csv=errors_csv,
+            timezone=timezone,
             on_progress=view.update,
         )
     if not quiet:
@@ -207,6 +221,7 @@ def _show(predictions: Predictions) -> str:
     """Detections one by one if they are few, else the species with their counts."""
     from avex.cli.report import render_table
     from avex.detection import summarise
+    from avex.detection.formats.text import escape
 
     species = summarise(predictions)
     total = sum(line.detections for line in species)
@@ -215,7 +230,7 @@ def _show(predictions: Predictions) -> str:
     if total <= _LISTED:
         rows = [
             (
-                Path(detection.recording).name,
+                escape(Path(detection.recording).name),
                 f"{detection.start_s:.1f}–{detection.end_s:.1f}",
                 detection.common_name or detection.label,
                 detection.scientific_name,

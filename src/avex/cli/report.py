@@ -63,6 +63,8 @@ class RunView:
         traceback: TracebackType | None,
     ) -> None:
         self._progress.stop()
+        if kind is KeyboardInterrupt:
+            typer.echo("Interrupted. What was finished is kept; run the same command to go on.", err=True)
 
     def update(self, stats: RunStats) -> None:
         """Show the counts so far."""
@@ -97,15 +99,21 @@ class RunView:
         if stats.skipped:
             counts += f" ({stats.skipped} more were done before)"
         if not stats.done:
-            typer.echo(f"{counts}: nothing to do")
-            return
+            finished = stats.skipped == stats.recordings
+            typer.echo(f"{counts}: nothing to do" if finished else counts)
+            if self._verb == "embed":
+                return
+        else:
+            self._speed(counts, stats)
+        for path in written:
+            typer.echo(f"Wrote {path}")
+
+    def _speed(self, counts: str, stats: RunStats) -> None:
         typer.echo(
             f"{counts}, {format_duration(stats.audio_s)} of audio, {plural(stats.windows, 'window')} in "
             f"{format_duration(stats.elapsed_s)}: {stats.windows_per_second:.0f} windows/s, "
             f"{stats.realtime_factor:.0f} × real time"
         )
-        for path in written:
-            typer.echo(f"Wrote {path}")
 
 
 def problem_lines(problems: Sequence[Problem], errors_csv: Path | None) -> list[str]:

@@ -10,11 +10,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from avex._core.errors import StoreExistsError, StoreLockedError
+from avex._core.errors import StoreError, StoreExistsError, StoreLockedError
 from avex.detection.records import Detection, RecordingDetections
 
 _SCHEMA = 1
@@ -30,7 +30,16 @@ _DETECTION_FIELDS = (
     "high_hz",
 )
 
+Mode = Literal["resume", "overwrite", "read"]
 Key = tuple[int, int]  # size in bytes, modification time in ns
+
+
+class _Entry(NamedTuple):
+    """Where a recording's line is, which state of the file it speaks of, and what its tables are called."""
+
+    position: int
+    key: Key
+    table: str
 
 
 class PredictionJournal:
@@ -39,42 +48,55 @@ class PredictionJournal:
     Args:
         folder: The output folder.
         settings: Everything that determines the detections; a run with others is refused.
-        mode: `resume` goes on with what is there, `overwrite` starts anew.
+        mode: `resume` goes on with what is there, `overwrite` starts anew, `read` changes nothing.
 
     Raises:
         StoreExistsError: The folder holds results made with other settings.
         StoreLockedError: Another process is writing there.
+        StoreError: The journal is damaged in the middle.
     """
 
     NAME = ".avex-predict.jsonl"
 
-    def __init__(
-        self, folder: str | Path, settings: Mapping[str, Any], mode: Literal["resume", "overwrite"] = "resume"
-    ) -> None:
+    def __init__(self, folder: str | Path, settings: Mapping[str, Any], mode: Mode = "resume") -> None:
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / self.NAME
+        self._settings = {"avex_predict_schema": _SCHEMA, **settings}
+        self._entries: dict[str, _Entry] = {}
         self._lock = FileLock(self.path.with_suffix(".lock"))
+        if mode == "read":
+            self._file: BinaryIO = self.path.open("rb")
+            self._load(writable=False)
+            return
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(blocking=False)
         except Timeout as error:
             raise StoreLockedError(f"Another process is writing predictions to '{folder}'.") from error
-        self._offsets: dict[str, tuple[int, Key]] = {}
         try:
-            self._settings = {"avex_predict_schema": _SCHEMA, **settings}
-            if mode == "overwrite":
-                self.path.unlink(missing_ok=True)
-            if self.path.exists() and self.path.stat().st_size:
-                self._load()
-            else:
-                self._file = self.path.open("w+b")
+            fresh = mode == "overwrite" or not self.path.exists() or not self.path.stat().st_size
+            self._file = self.path.open("w+b" if fresh else "r+b")
+            if fresh:
                 self._write(self._settings)
+            else:
+                self._load(writable=True)
         except BaseException:
             self._lock.release()
             raise
 
-    def _load(self) -> None:
-        self._file = self.path.open("r+b")
+    def _load(self, writable: bool) -> None:
+        try:
+            position = self._read_entries()
+        except BaseException:
+            self._file.close()
+            raise
+        if writable:
+            # What a crash tore off at the end is cut away: that recording is done again.
+            self._file.seek(position)
+            self._file.truncate()
+
+    def _read_entries(self) -> int:
+        """Read all lines; returns where the last whole one ends."""
         header = self._file.readline()
         try:
             existing = json.loads(header)
@@ -82,20 +104,27 @@ class PredictionJournal:
             existing = {}
         self._check_settings(existing)
         position = self._file.tell()
+        number = 1
         while line := self._file.readline():
-            if not line.endswith(b"\n"):
-                break  # torn by a crash: that recording is done again
-            entry = json.loads(line)
-            self._offsets[entry["name"]] = (position, (entry["bytes"], entry["mtime_ns"]))
+            number += 1
+            try:
+                entry = json.loads(line)
+                known = _Entry(position, (entry["bytes"], entry["mtime_ns"]), entry["table"])
+                self._entries[entry["name"]] = known
+            except (ValueError, KeyError, TypeError) as error:
+                if not self._file.read(1):
+                    break  # the last line: torn by a crash
+                raise StoreError(
+                    f"Line {number} of '{self.path}' is damaged. Use --overwrite to do all recordings again, or "
+                    "remove that line to do only that one again."
+                ) from error
             position = self._file.tell()
-        self._file.seek(position)
-        self._file.truncate()
+        return position
 
     def _check_settings(self, existing: Mapping[str, Any]) -> None:
         wanted = json.loads(json.dumps(self._settings))
         differing = [key for key in {*existing, *wanted} if existing.get(key) != wanted.get(key)]
         if differing:
-            self._file.close()
             listing = "; ".join(
                 f"{key}: was {existing.get(key)!r}, now {wanted.get(key)!r}" for key in sorted(differing)
             )
@@ -106,16 +135,28 @@ class PredictionJournal:
 
     def done(self) -> dict[str, Key]:
         """Recordings that have results, with their size and modification time then."""
-        return {name: key for name, (_, key) in self._offsets.items()}
+        return {name: entry.key for name, entry in self._entries.items()}
 
-    def append(self, name: str, key: Key, result: RecordingDetections) -> None:
-        """Record the results of a recording; a killed process loses nothing that was recorded."""
+    def tables(self) -> dict[str, str]:
+        """What the tables of each recording are called: a path below the folder, without the format's ending."""
+        return {name: entry.table for name, entry in self._entries.items()}
+
+    def append(self, name: str, key: Key, table: str, result: RecordingDetections) -> None:
+        """Record the results of a recording; a killed process loses nothing that was recorded.
+
+        Args:
+            name: The recording.
+            key: Its size and modification time.
+            table: What its tables are called.
+            result: What was detected.
+        """
         position = self._file.tell()
         self._write(
             {
                 "name": name,
                 "bytes": key[0],
                 "mtime_ns": key[1],
+                "table": table,
                 "recording": result.recording,
                 "duration_s": result.duration_s,
                 "sample_rate": result.sample_rate,
@@ -127,7 +168,7 @@ class PredictionJournal:
                 ],
             }
         )
-        self._offsets[name] = (position, key)
+        self._entries[name] = _Entry(position, key, table)
 
     def read(self, name: str) -> RecordingDetections:
         """Results of one recording.
@@ -135,9 +176,8 @@ class PredictionJournal:
         Raises:
             KeyError: It has none.
         """
-        position, _ = self._offsets[name]
         end = self._file.tell()
-        self._file.seek(position)
+        self._file.seek(self._entries[name].position)
         entry = json.loads(self._file.readline())
         self._file.seek(end)
         detections = tuple(
@@ -154,13 +194,14 @@ class PredictionJournal:
         )
 
     def __iter__(self) -> Iterator[RecordingDetections]:
-        return (self.read(name) for name in list(self._offsets))
+        return (self.read(name) for name in list(self._entries))
 
     def close(self) -> None:
         """Flush to disk and let others write."""
         if not self._file.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            if self._file.writable():
+                self._file.flush()
+                os.fsync(self._file.fileno())
             self._file.close()
         self._lock.release()
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from avex._core.errors import AudioError, ConfigError
-from avex.audio import read_metadata
+from avex.audio import RecordingMetadata, read_metadata
 from avex.configs import ModelCard, ModelSpec
 from avex.detection.events import merge_consecutive
-from avex.detection.journal import Key, PredictionJournal
+from avex.detection.journal import Key, Mode, PredictionJournal
 from avex.detection.records import Detection, RecordingDetections
 from avex.detection.scores import select, sigmoid, softmax
 from avex.detection.species import SpeciesFilter
@@ -151,6 +154,7 @@ def predict(
     overwrite: bool = False,
     fail_fast: bool = False,
     errors_csv: str | Path | None = None,
+    timezone: str | None = None,
     on_progress: Callable[[RunStats], None] | None = None,
     **detection: Any,
 ) -> Predictions:
@@ -161,7 +165,7 @@ def predict(
         model: A model with a classifier and labels: a name, card, spec or loaded engine.
         output: Folder for the tables; None keeps the detections in memory.
         formats: `raven`, `audacity`, `kaleidoscope`, `csv`, `parquet`, `json`; several at once.
-        combined: Also write one table over all recordings in each format that has one.
+        combined: Also write one table over all recordings of this run in each format that has one.
         windows: How recordings are cut into windows.
         options: What counts as a detection.
         device: `cpu`, `cuda`, ...; None takes the model's.
@@ -171,6 +175,8 @@ def predict(
         overwrite: Replace results in the folder instead of going on with them.
         fail_fast: Raise at the first recording that fails.
         errors_csv: Where problems are listed; None means `errors.csv` in the folder.
+        timezone: Zone of recorders that noted local time without saying so (`Europe/Berlin`, `+02:00`). Without
+            it, such times are left out of the tables.
         on_progress: Called with the counts of the run after each batch.
         **detection: Fields of `DetectionOptions`, as a short cut (`min_conf=0.5`).
 
@@ -193,15 +199,18 @@ def predict(
         if not isinstance(model, (str, Path, ModelSpec, ModelCard))
         else load_engine(model, device=device, workers=workers, batch_size=batch_size, precision=precision)
     )
-    plan = (windows or WindowOptions()).read_plan(engine)
+    plan = replace(
+        (windows or WindowOptions()).read_plan(engine),
+        describe=functools.partial(_recorder_notes, timezone=timezone),
+    )
     detector = _Detector(engine, plan, options)
     sources = discover(inputs)
     run = _Run(engine, plan, detector, fail_fast, on_progress)
     if output is None:
         return run.in_memory(sources, errors_csv)
-    mode = "overwrite" if overwrite else "resume"
+    mode: Mode = "overwrite" if overwrite else "resume"
     folder = Path(output)
-    with PredictionJournal(folder, detector.settings, mode) as journal:  # type: ignore[arg-type]
+    with PredictionJournal(folder, detector.settings, mode) as journal:
         result = run.to_folder(
             sources, folder, journal, formats, combined, errors_csv or folder / "errors.csv"
         )
@@ -225,7 +234,7 @@ def _check_formats(formats: Sequence[str]) -> None:
 
 
 def _read_back(folder: Path, settings: dict[str, Any], names: Sequence[str]) -> Iterator[RecordingDetections]:
-    with PredictionJournal(folder, settings) as journal:
+    with PredictionJournal(folder, settings, "read") as journal:
         done = journal.done()
         for name in names:
             if name in done:
@@ -309,7 +318,7 @@ class _Detector:
         if merge:
             detections = merge_consecutive(detections, max_windows=None if merge is True else int(merge))
         whole = recording.source.start_s == 0 and recording.source.end_s is None
-        started = read_metadata(recording.source.path).datetime_utc
+        started = recording.metadata.datetime_utc if recording.metadata else None
         return RecordingDetections(
             recording=recording.source.path,
             duration_s=recording.seconds_read if whole else recording.info.duration_s,
@@ -318,6 +327,14 @@ class _Detector:
             detections=tuple(detections),
             datetime_utc=started.isoformat() if started else None,
         )
+
+
+def _recorder_notes(path: str, timezone: str | None) -> RecordingMetadata:
+    """What the recorder noted, without times of a zone that nobody stated."""
+    notes = read_metadata(path, timezone=timezone)
+    if timezone is None and "no zone" in notes.source.get("datetime_utc", ""):
+        return replace(notes, datetime_utc=None)
+    return notes
 
 
 class _DetectionSink:
@@ -369,11 +386,11 @@ class _Run:
         errors_csv: str | Path,
     ) -> Predictions:
         model_name = self.engine.info.card
-        places = table_places(sources, folder)
+        tables = table_names(sources, journal.tables())
         files: list[Path] = []
 
         def write(name: str, result: RecordingDetections) -> None:
-            out_dir, stem = places[name]
+            out_dir, stem = (folder / tables[name]).parent, Path(tables[name]).name
             files.extend(
                 write_recording_tables(result, out_dir, formats, model_name, stem, run=self.detector.settings)
             )
@@ -381,21 +398,21 @@ class _Run:
         def keep(recording: Recording, result: RecordingDetections) -> None:
             # Tables first: a recording in the journal always has its tables.
             write(recording.name, result)
-            journal.append(recording.name, (recording.size, recording.mtime_ns), result)
+            key = (recording.size, recording.mtime_ns)
+            journal.append(recording.name, key, tables[recording.name], result)
 
         done = journal.done()
         todo = [source for source in sources if not _unchanged(source, done.get(source.name))]
         again = {source.name for source in todo}
         for source in sources:
             if source.name not in again:
-                out_dir, stem = places[source.name]
-                tables = [out_dir / table_name(stem, model_name, fmt) for fmt in formats]
-                if all(table.exists() for table in tables):
-                    files.extend(tables)
+                existing = [folder / table_name(tables[source.name], model_name, fmt) for fmt in formats]
+                if all(path.exists() for path in existing):
+                    files.extend(existing)
                 else:
                     write(source.name, journal.read(source.name))  # a new format: the model need not run
         stats = RunStats(recordings=len(sources), skipped=len(sources) - len(todo))
-        problems = ProblemLog(errors_csv, again=again)
+        problems = ProblemLog(errors_csv, again, folder.name)
         self._pipeline(keep, problems, stats).run(todo)
         if combined:
             files += self._combined(sources, folder, journal, formats, model_name)
@@ -410,10 +427,13 @@ class _Run:
         model_name: str,
     ) -> list[Path]:
         done = journal.done()
-        names = [source.name for source in sources if source.name in done]
+        by_file: dict[str, list[str]] = {}
+        for source in sources:
+            if source.name in done:
+                by_file.setdefault(source.path, []).append(source.name)
         usable = [name for name in formats if FORMATS[name].combined]
         return write_combined(
-            lambda: (journal.read(name) for name in names),
+            lambda: (_joined([journal.read(name) for name in names]) for names in by_file.values()),
             folder,
             usable,
             model_name=model_name,
@@ -434,6 +454,12 @@ class _Run:
         )
 
 
+def _joined(parts: Sequence[RecordingDetections]) -> RecordingDetections:
+    """Detections in several parts of one file as those of the file."""
+    detections = [detection for part in parts for detection in part.detections]
+    return replace(parts[0], detections=tuple(sorted(detections, key=lambda detection: detection.start_s)))
+
+
 def _unchanged(source: Source, key: Key | None) -> bool:
     if key is None:
         return False
@@ -443,36 +469,46 @@ def _unchanged(source: Source, key: Key | None) -> bool:
         return True  # gone since: what was detected stays
 
 
-def table_places(sources: Sequence[Source], folder: Path) -> dict[str, tuple[Path, str]]:
-    """Where the tables of each recording go: the folders of the recordings mirrored, the file's stem as name.
+def table_names(sources: Sequence[Source], known: Mapping[str, str]) -> dict[str, str]:
+    """What the tables of each recording are called: its folder mirrored, its file's stem as name.
 
     Args:
         sources: All recordings of the run.
-        folder: The output folder.
+        known: Names that recordings of this output have already; they keep them, and nobody else gets them.
 
     Returns:
-        `{name: (folder, stem)}`. Two recordings of one folder that differ only in their suffix keep it.
+        `{recording: "folder/stem"}`, all different. Two recordings of a run that differ only in their suffix keep
+        it; a name that is taken gets a number.
 
     Example:
-        >>> table_places([Source("in/a.wav"), Source("in/b/a.wav")], Path("out"))["in/b/a.wav"]
-        (PosixPath('out/b'), 'a')
+        >>> table_names([Source("in/a.wav"), Source("in/b/a.wav")], {})["in/b/a.wav"]
+        'b/a'
     """
     folders = {os.path.dirname(os.path.abspath(source.path)) for source in sources}
-    root = os.path.commonpath(folders) if _common_drive(folders) else ""
-    used: dict[tuple[str, str], int] = {}
-    stems = {}
-    for source in sources:
-        place = os.path.dirname(os.path.abspath(source.path))
-        base = os.path.basename(source.path) + source.name[len(source.path) :]
-        stem = os.path.splitext(os.path.basename(source.path))[0] + source.name[len(source.path) :]
-        stems[source.name] = (place, stem, base)
-        used[place, stem] = used.get((place, stem), 0) + 1
-    places = {}
-    for name, (place, stem, base) in stems.items():
-        inside = os.path.relpath(place, root) if root else place.replace(os.sep, "_").replace(":", "")
-        places[name] = (folder / inside, stem if used[place, stem] == 1 else base)
-    return places
+    drives = {os.path.splitdrive(folder)[0] for folder in folders}
+    root = os.path.commonpath(folders) if len(drives) == 1 else None
+    wished = {source.name: _wished(source, root) for source in sources}
+    counts = Counter(stem for stem, _ in wished.values())
+    # As file systems that ignore case see it; "combined" is the name of the table over all recordings.
+    used = {name.casefold() for name in known.values()} | {"combined"}
+    names = {}
+    for recording, (stem, full) in wished.items():
+        if recording in known:
+            names[recording] = known[recording]
+            continue
+        name = stem if counts[stem] == 1 else full
+        candidates = itertools.chain([name, full], (f"{full}_{number}" for number in itertools.count(2)))
+        names[recording] = next(name for name in candidates if name.casefold() not in used)
+        used.add(names[recording].casefold())
+    return names
 
 
-def _common_drive(folders: set[str]) -> bool:
-    return len({os.path.splitdrive(folder)[0] for folder in folders}) == 1
+def _wished(source: Source, root: str | None) -> tuple[str, str]:
+    """The name without and with the file's suffix, below a folder that mirrors that of the recording."""
+    folder = os.path.dirname(os.path.abspath(source.path))
+    inside = os.path.relpath(folder, root) if root else folder.replace(os.sep, "_").replace(":", "")
+    base = os.path.basename(source.path)
+    part = source.name[len(source.path) :]
+    names = (os.path.splitext(base)[0] + part, base + part)
+    stem, full = (os.path.normpath(os.path.join(inside, name)) for name in names)
+    return stem, full

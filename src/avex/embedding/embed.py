@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from avex._core.errors import AudioError, ConfigError
 from avex._core.version import __version__
 from avex.audio import Method, Tail, Windower, parse_channel
@@ -70,10 +72,14 @@ class WindowOptions:
             raise ConfigError(
                 f"The overlap must be at least 0 and less than the window of {seconds:g} s, not {self.overlap:g}."
             )
-        hop = self.hop if self.hop is not None else seconds - self.overlap
+        # Rounded, so that an overlap of 2.9 s and a hop of 0.1 s are the same setting.
+        hop = self.hop if self.hop is not None else round(seconds - self.overlap, 9)
+        windower = Windower(seconds, hop, self.tail, self.min_tail)
+        windower.window_samples(info.sample_rate)  # raises if the grid of samples is too coarse for them
+        windower.hop_samples(info.sample_rate)
         return ReadPlan(
             sample_rate=info.sample_rate,
-            windower=Windower(seconds, hop, self.tail, self.min_tail),
+            windower=windower,
             channel=parse_channel(self.channel),
             resampler=self.resampler or info.resampler,
         )
@@ -95,6 +101,15 @@ class StoreSink:
 
     def append(self, recording: Recording, rows: Rows) -> None:
         """See `Sink.append`."""
+        if self._store.header.dtype == "float16":
+            fits = (np.abs(rows.embedding) <= np.finfo(np.float16).max).all(1)
+            if lost := int((~fits).sum()):
+                recording.warn(
+                    "float16_overflow",
+                    f"Embeddings of '{recording.name}' ({lost}) are too large for float16 and were left out.",
+                    lost,
+                )
+                rows = rows.filter(fits)
         self._store.append(
             EmbeddingBatch(recording.name, rows.start_s, rows.end_s, rows.channel, rows.embedding)
         )
@@ -220,7 +235,8 @@ def _run(
         done = store.done()
         todo = [source for source in sources if not _is_done(done.get(source.name), source)]
         stats = RunStats(recordings=len(sources), skipped=len(sources) - len(todo))
-        problems = ProblemLog(errors_csv, again=[source.name for source in todo])
+        output = store.path.name if isinstance(store, ParquetStore) else ""
+        problems = ProblemLog(errors_csv, [source.name for source in todo], output)
         Pipeline(
             engine,
             plan,
@@ -230,6 +246,8 @@ def _run(
             on_progress=on_progress,
             stats=stats,
         ).run(todo)
+        if isinstance(store, ParquetStore) and not store.done():
+            store.suspend()  # nothing came of it: leave no empty table behind
     if report is not None:
         report.stats, report.problems = stats, problems.problems
     return store

@@ -7,6 +7,7 @@ in the order of the recordings, so that what is stored does not depend on timing
 
 from __future__ import annotations
 
+import errno
 import queue
 import threading
 import time
@@ -18,7 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
-from avex._core.errors import PartialFailureError
+from avex._core.errors import AvexError, ConfigError, PartialFailureError
 from avex.embedding.engines.base import Engine, EngineOutput
 from avex.embedding.problems import ProblemLog
 from avex.embedding.reading import Chunk, ReadPlan, Recording, read_windows
@@ -26,6 +27,10 @@ from avex.embedding.sources import Source
 
 _QUEUE_CHUNKS = 2
 _POLL_SECONDS = 0.2
+# Recordings that may wait for an incomplete batch.
+_MAX_WAITING = 64
+# Errors of an output that the next recording would meet as well.
+_FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.EMFILE, errno.ENFILE}
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,11 @@ class Rows:
     channel: np.ndarray
     embedding: np.ndarray
     logits: np.ndarray | None
+
+    def filter(self, keep: np.ndarray) -> Rows:
+        """The rows where `keep` (N,) is true."""
+        logits = None if self.logits is None else self.logits[keep]
+        return Rows(self.start_s[keep], self.end_s[keep], self.channel[keep], self.embedding[keep], logits)
 
 
 class Sink(Protocol):
@@ -106,7 +116,7 @@ class _Feed:
 
     def __init__(self, source: Source, stop: threading.Event) -> None:
         self.recording = Recording(source)
-        self._queue: queue.Queue[Chunk | BaseException | None] = queue.Queue(_QUEUE_CHUNKS)
+        self._queue: queue.Queue[Chunk | ConfigError | None] = queue.Queue(_QUEUE_CHUNKS)
         self._stop = stop
 
     def read(self, plan: ReadPlan) -> None:
@@ -116,11 +126,13 @@ class _Feed:
                 if not self._put(chunk):
                     return
             self._put(None)
+        except ConfigError as error:
+            self._put(error)  # true of every recording: it ends the run
         except Exception as error:  # noqa: BLE001 - one recording must not end the run; it is reported
             self.recording.fail("internal_error", f"{type(error).__name__}: {error}")
             self._put(None)
 
-    def _put(self, item: Chunk | None) -> bool:
+    def _put(self, item: Chunk | ConfigError | None) -> bool:
         while not self._stop.is_set():
             try:
                 self._queue.put(item, timeout=_POLL_SECONDS)
@@ -130,7 +142,9 @@ class _Feed:
         return False
 
     def chunks(self) -> Iterator[Chunk]:
-        while isinstance(item := self._queue.get(), Chunk):
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, ConfigError):
+                raise item
             yield item
 
 
@@ -205,9 +219,10 @@ class Pipeline:
                 for chunk in feed.chunks():
                     self._add(feed.recording, chunk)
                 self._open.ended_after.append((len(self._open.parts), feed.recording))
-                if not self._jobs and not self._open.parts:
-                    self._submit()  # nothing to wait for: the recording gave no windows
-                    self._deliver_finished()
+                # Failures are reported soon, even if no window comes to fill the batch that is open.
+                impatient = feed.recording.failed and self._fail_fast
+                if impatient or not self._open.parts or len(self._open.ended_after) >= _MAX_WAITING:
+                    self._submit()
             self._submit()
             while self._jobs:
                 self._deliver(self._jobs.popleft())
@@ -297,7 +312,7 @@ class Pipeline:
             recording.warn(
                 "non_finite_output", f"The model gave NaN or infinite values for {lost} windows.", lost
             )
-            results = _filter(results, finite)
+            results = results.filter(finite)
         self._sink.append(recording, results)
         self.stats.windows += len(results.start_s)
         # Live estimate; `_end` replaces it by the exact length.
@@ -308,18 +323,24 @@ class Pipeline:
     def _end(self, recording: Recording) -> None:
         self.stats.audio_s += recording.seconds_read - self._estimated_s
         self._estimated_s = 0.0
+        if not recording.failed:
+            self._commit(recording)
         for problem in recording.problems:
             self._problems.add(problem)
         if recording.failed:
             self.stats.failed += 1
             self._sink.rollback(recording)
             if self._fail_fast:
-                raise PartialFailureError(f"Stopped at the first failure: {recording.problems[0].message}")
+                raise PartialFailureError(f"Stopped at the first failure: {recording.problems[-1].message}")
             return
-        self._sink.commit(recording)
         self.stats.done += 1
 
-
-def _filter(rows: Rows, keep: np.ndarray) -> Rows:
-    logits = None if rows.logits is None else rows.logits[keep]
-    return Rows(rows.start_s[keep], rows.end_s[keep], rows.channel[keep], rows.embedding[keep], logits)
+    def _commit(self, recording: Recording) -> None:
+        try:
+            self._sink.commit(recording)
+        except AvexError:
+            raise
+        except OSError as error:
+            if error.errno in _FATAL_ERRNOS:
+                raise
+            recording.fail("not_written", f"The results of '{recording.name}' cannot be written: {error}.")

@@ -30,18 +30,19 @@ class Problem:
     windows_lost: int = 0
 
 
-COLUMNS = tuple(field.name for field in fields(Problem))
+COLUMNS = ("output", *(field.name for field in fields(Problem)))
 
 
 class ProblemLog:
     """A CSV file of problems, written line by line so that a crash loses none.
 
-    Rows of earlier runs stay, except those of recordings that are processed again. Without problems there is
-    no file.
+    Rows of earlier runs stay, except those of recordings that are processed again for the same output. Without
+    problems there is no file.
 
     Args:
         path: The file, or None to keep problems in memory only.
         again: Names of recordings that this run processes.
+        output: Name of the output, which tells apart runs that share a file.
 
     Example:
         >>> log = ProblemLog(None)
@@ -50,11 +51,13 @@ class ProblemLog:
         Counter({'empty': 1})
     """
 
-    def __init__(self, path: str | Path | None, again: Iterable[str] = ()) -> None:
+    def __init__(self, path: str | Path | None, again: Iterable[str] = (), output: str = "") -> None:
         self.path = Path(path) if path is not None else None
         self.problems: list[Problem] = []
+        self._output = output
         if self.path is not None and self.path.exists():
-            self._forget(set(again))
+            # As they are written: names that are not UTF-8 are escaped.
+            self._forget({name.encode("utf-8", "backslashreplace").decode() for name in again})
 
     def add(self, problem: Problem) -> None:
         """Record a problem, on disk at once."""
@@ -66,7 +69,7 @@ class ProblemLog:
             writer = csv.DictWriter(file, COLUMNS)
             if new:
                 writer.writeheader()
-            writer.writerow(asdict(problem))
+            writer.writerow({"output": self._output, **asdict(problem)})
 
     @property
     def by_cause(self) -> Counter[str]:
@@ -82,7 +85,7 @@ class ProblemLog:
         assert self.path is not None
         with self.path.open(newline="", encoding="utf-8", errors="backslashreplace") as file:
             rows = list(csv.DictReader(file))
-        kept = [row for row in rows if row.get("recording") not in names]
+        kept = [row for row in rows if row.get("recording") not in names or row.get("output") != self._output]
         if len(kept) == len(rows):
             return
         if not kept:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ from avex.audio import (
     AudioStream,
     Channel,
     Method,
+    RecordingMetadata,
     Windower,
     channel_numbers,
     make_resampler,
@@ -36,12 +37,14 @@ class ReadPlan:
         windower: Length, hop and tail of the windows.
         channel: `mean`, `each`, or a channel's number from 1.
         resampler: `soxr_hq` or `kaiser_best`.
+        describe: Reads what the recorder noted of a recording, if that is wanted.
     """
 
     sample_rate: int
     windower: Windower
     channel: Channel = "mean"
     resampler: Method = "soxr_hq"
+    describe: Callable[[str], RecordingMetadata] | None = None
 
     @property
     def hop_seconds(self) -> float:
@@ -83,6 +86,7 @@ class Recording:
         size: File size in bytes when it was opened.
         mtime_ns: Its modification time then.
         info: Facts of its header, once it is open.
+        metadata: What the recorder noted, if the plan asks for it.
         seconds_read: Audio that was decoded.
         windows_lost: Windows left out because they hold NaN or Inf.
         problems: What went wrong.
@@ -92,6 +96,7 @@ class Recording:
     size: int = 0
     mtime_ns: int = 0
     info: AudioInfo | None = None
+    metadata: RecordingMetadata | None = None
     seconds_read: float = 0.0
     windows_lost: int = 0
     problems: list[Problem] = field(default_factory=list)
@@ -152,6 +157,13 @@ class NonFiniteRuns:
         last = np.searchsorted(starts, stop, side="left") - 1
         return (last >= 0) & (self._ends[channel][np.maximum(last, 0)] > start)
 
+    def forget(self, position: int) -> None:
+        """Drop what lies before a sample that no later window reaches back beyond."""
+        for channel, ends in enumerate(self._ends):
+            if len(ends) and ends[0] <= position:
+                keep = ends > position
+                self._starts[channel], self._ends[channel] = self._starts[channel][keep], ends[keep]
+
 
 def read_windows(recording: Recording, plan: ReadPlan) -> Iterator[Chunk]:
     """Decode, mix, resample and window a recording.
@@ -169,6 +181,8 @@ def read_windows(recording: Recording, plan: ReadPlan) -> Iterator[Chunk]:
             source.path, start_s=source.start_s, end_s=source.end_s, block_s=plan.block_seconds
         ) as stream:
             recording.info = stream.info
+            if plan.describe is not None:
+                recording.metadata = plan.describe(source.path)
             yield from _WindowReader(recording, plan, stream).chunks()
     except AudioError as error:
         recording.fail(error.cause, str(error))
@@ -203,7 +217,7 @@ class _WindowReader:
         if lost := self._recording.windows_lost:
             self._recording.warn(
                 "non_finite_audio",
-                f"{lost} windows of '{self._recording.name}' hold NaN or infinite samples and were left out.",
+                f"'{self._recording.name}' holds NaN or infinite samples; windows left out: {lost}.",
                 lost,
             )
 
@@ -235,6 +249,7 @@ class _WindowReader:
         for channel in range(count):
             rows = slice(channel, None, count)
             bad[rows] = self._bad.touched(channel, first[rows], last[rows])
+        self._bad.forget(int(first[-1]))
         if not bad.any():
             return chunk
         self._recording.windows_lost += int(bad.sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -46,8 +47,8 @@ class Source:
         """Its name in tables: the path, and `#t=start,end` (W3C media fragment) for a part of a recording."""
         if self.start_s == 0 and self.end_s is None:
             return self.path
-        end = "" if self.end_s is None else f",{self.end_s:g}"
-        return f"{self.path}#t={self.start_s:g}{end}"
+        end = "" if self.end_s is None else f",{self.end_s!r}"
+        return f"{self.path}#t={self.start_s!r}{end}".replace(".0,", ",").removesuffix(".0")
 
 
 def file_state(path: str) -> tuple[int, int]:
@@ -84,11 +85,11 @@ def discover(inputs: Iterable[str | Path] | str | Path) -> list[Source]:
     """
     if isinstance(inputs, (str, Path)):
         inputs = [inputs]
-    found: dict[str, Source] = {}
+    found: dict[tuple[str, float, float | None], Source] = {}
     for item in inputs:
         for source in _expand(os.fspath(item)):
             # `season/a.wav` and `./season/a.wav` are one recording; it keeps the name it was given first.
-            found.setdefault(os.path.abspath(source.name), source)
+            found.setdefault((os.path.abspath(source.path), source.start_s, source.end_s), source)
     if not found:
         raise ConfigError("No recordings were given. Name files, folders, globs or a manifest.")
     return list(found.values())
@@ -109,7 +110,11 @@ def _expand(item: str) -> Iterator[Source]:
         if not matches:
             raise ConfigError(f"Nothing matches '{item}'.")
         for match in matches:
-            if os.path.isfile(match) or _suffix(match) in AUDIO_SUFFIXES:
+            if os.path.isdir(match):
+                yield from (Source(path) for path in _walk(match))
+            elif _suffix(match) in MANIFEST_SUFFIXES:
+                yield from read_manifest(match)
+            else:
                 yield Source(match)
     else:
         yield Source(item)
@@ -142,13 +147,27 @@ def _walk(folder: str) -> Iterator[str]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 folders.append(entry.path)
-                if _suffix(entry.name) in AUDIO_SUFFIXES and not any(os.scandir(entry.path)):
+                if _suffix(entry.name) in AUDIO_SUFFIXES and _is_empty(entry.path):
                     yield entry.path
             elif _suffix(entry.name) in AUDIO_SUFFIXES:
                 yield entry.path
         stack.extend(reversed(folders))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle: reported as a recording that cannot be read
+        return False
+
+
+def _is_empty(folder: str) -> bool:
+    try:
+        return not os.listdir(folder)
+    except OSError:
+        return False  # reported when it is searched
 
 
 def read_manifest(path: str | Path) -> list[Source]:
@@ -191,10 +210,13 @@ def _row_source(row: dict[str, Any], column: str, folder: Path, where: str) -> S
 
 
 def _seconds(value: Any, name: str, where: str) -> float | None:
-    if value is None or value == "" or value != value:
+    if value is None or value == "" or value != value:  # NaN: an empty cell of a numeric column
         return None
     try:
-        return float(value)
+        seconds = float(value)
+        if not math.isfinite(seconds):
+            raise ValueError("not finite")
+        return seconds
     except (TypeError, ValueError) as error:
         raise ConfigError(f"Manifest {where}: {name} = {value!r} is not a number of seconds.") from error
 

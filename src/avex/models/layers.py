@@ -94,6 +94,10 @@ def select_layers(targets: Sequence[str | int], layers: Sequence[str], modules: 
     chosen: list[str] = []
     for target in targets:
         chosen.extend(_select_one(target, list(layers), modules))
+    if not chosen:
+        raise LayerError(
+            f"The selection {list(targets)} names no layer: the model lists none. Name modules instead."
+        )
     return list(dict.fromkeys(chosen))
 
 
@@ -110,9 +114,11 @@ def _select_one(target: str | int, layers: list[str], modules: Sequence[str]) ->
         elif target.startswith("layer_") and target[6:].isdigit():
             target = int(target[6:])
         else:
+            listed = (
+                f", all, layer_0 … layer_{len(layers) - 1}, or one of: {', '.join(layers)}" if layers else ""
+            )
             raise LayerError(
-                f"Unknown layer '{target}'.{did_you_mean(target, [*layers, *modules])} "
-                f"Choose last_layer, all, layer_0 … layer_{len(layers) - 1}, or one of: {', '.join(layers)}."
+                f"Unknown layer '{target}'.{did_you_mean(target, [*layers, *modules])} Choose last_layer{listed}."
             )
     if not -len(layers) <= target < len(layers):
         raise LayerError(f"Layer {target} does not exist: the model has {len(layers)} layers.")

@@ -11,7 +11,14 @@ from avex._core.errors import ConfigError
 from avex.configs import ModelCard
 from avex.embedding.engines.base import EngineInfo, EngineOutput
 from avex.io import sha256_of
-from avex.models.birdnet.graph import EMBEDDING_DIM, SAMPLE_RATE, WINDOW_SECONDS, BirdNetGraph, BirdNetSession
+from avex.models.birdnet.graph import (
+    EMBEDDING_DIM,
+    NUM_CLASSES,
+    SAMPLE_RATE,
+    WINDOW_SECONDS,
+    BirdNetGraph,
+    BirdNetSession,
+)
 from avex.weights.labels import LabelMap
 from avex.weights.source import WeightSource
 
@@ -66,6 +73,11 @@ class BirdNetEngine:
         self.sessions = workers or available_cpus()
         self.batch_size = batch_size or 4
         self.labels = LabelMap.load(card.class_mapping_path) if card.class_mapping_path else None
+        if self.labels is not None and self.labels.num_classes != NUM_CLASSES:
+            raise ConfigError(
+                f"The labels of '{card.name}' name {self.labels.num_classes} classes, not {NUM_CLASSES}. "
+                "Correct class_mapping_path in the card."
+            )
         plural = "session" if self.sessions == 1 else "sessions"
         self.info = EngineInfo(
             card=card.name,

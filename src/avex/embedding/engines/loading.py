@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from avex._core.errors import ConfigError
 from avex._core.registry import load_attribute
 from avex.configs import ModelCard, ModelSpec
 from avex.embedding.engines.base import Engine
@@ -14,6 +15,8 @@ from avex.models.utils.registry import resolve
 
 # Families with an engine of their own; all others run as torch models.
 _FAMILY_ENGINES = {"birdnet": "avex.embedding.engines.birdnet:BirdNetEngine"}
+# `none` gives no vector per window.
+_AGGREGATIONS = ("mean", "max", "cls_token")
 _TORCH_ENGINE = "avex.embedding.engines.torch_engine:TorchEngine"
 
 
@@ -48,6 +51,8 @@ def load_engine(
         >>> engine.session().run(np.zeros((1, 144000), np.float32), np.array([144000])).embedding.shape
         (1, 1024)
     """
+    if aggregation not in _AGGREGATIONS:
+        raise ConfigError(f"Unknown aggregation '{aggregation}'. Choose {', '.join(_AGGREGATIONS)}.")
     card = resolve(model)
     reference = _FAMILY_ENGINES.get(canonical_family(card.model_spec.name) or "", _TORCH_ENGINE)
     engine: Any = load_attribute(reference)

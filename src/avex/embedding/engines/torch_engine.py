@@ -68,7 +68,7 @@ class TorchEngine:
             sample_rate=model.sample_rate,
             window_seconds=config.target_length_seconds if config else None,
             fixed_window=False,
-            embedding_dim=model.get_embedding_dim(),
+            embedding_dim=self._measured_dim(),
             weights_sha256=card.sha256 or state_fingerprint(model),
             resampler=card.resampler,
             runtime=f"torch {torch.__version__} on {_device_name(model.device)}",
@@ -79,6 +79,19 @@ class TorchEngine:
             license=card.license,
             license_note=card.license_note,
         )
+
+    def _measured_dim(self) -> int:
+        """Length of the embedding of the layers that were asked for, from one window of silence."""
+        seconds = self._model.window_seconds or 1.0
+        silence = torch.zeros(1, round(seconds * self._model.sample_rate), device=self._model.device)
+        with torch.inference_mode():
+            values = self._model.embed(silence, self._layers, self._aggregation)
+        if values.ndim != 2:
+            raise ConfigError(
+                f"Layers {list(self._layers)} with aggregation '{self._aggregation}' give {tuple(values.shape)} a "
+                "window, not one vector. Choose another aggregation."
+            )
+        return int(values.shape[1])
 
     def session(self) -> TorchEngine:
         """The engine is its own session: there is one model."""

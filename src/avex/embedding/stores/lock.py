@@ -80,18 +80,23 @@ class WriterLock:
 
 
 def _acquire(folder: Path, store: Path) -> int:
+    vanished: OSError | None = None
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE_S)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = _open_locked(folder / LOCK_NAME, store)
-        except (FileNotFoundError, FileExistsError):
+        except (FileNotFoundError, FileExistsError) as error:
             if folder.is_file():
                 raise
+            vanished = error
             continue  # the folder was removed in between
+        vanished = None
         if descriptor is not None:
             return descriptor
+    if vanished is not None:
+        raise vanished  # nobody holds it: the folder cannot be made
     raise StoreLockedError(
         f"'{store}' is being written by {_holder(folder)}. Wait until it ends, stop it, or choose another output."
     )

@@ -28,7 +28,10 @@ def pick_device(requested: str | torch.device | None, default: str = "cpu") -> t
         >>> pick_device("cpu")
         device(type='cpu')
     """
-    device = torch.device(requested or default)
+    try:
+        device = torch.device(requested or default)
+    except RuntimeError as error:
+        raise ConfigError(f"Unknown device '{requested}'. Choose cpu, cuda, cuda:N or mps.") from error
     exists = device.type == "cpu" or getattr(torch, device.type).is_available()
     if exists:
         return device

@@ -210,6 +210,9 @@ def _load_graph(
     )
     if request.num_classes is None and not request.return_features_only:
         _attach_labels(model, _labels(card), cast(Any, model).num_classes, card.name)
+    fresh = tuple(name for name in model.state_dict() if name.startswith(ModelBase.head_prefixes))
+    notes = ("the graph is used as it is",)
+    _set(model, "load_report", LoadReport(reset=fresh, source=str(source.fetch()), notes=notes))
     return model.eval()
 
 
