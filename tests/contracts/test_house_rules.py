@@ -151,7 +151,7 @@ def test_every_module_says_what_it_is_for(path):
 
 def test_packaged_data_is_there():
     assert (REPO / "src/avex/py.typed").exists()
-    assert len(list((REPO / "src/avex/api/configs/official_models").glob("*.yml"))) == 12
+    assert len(list((REPO / "src/avex/api/configs/official_models").glob("*.yml"))) >= 12
     assert len(list((REPO / "examples/audio").glob("*.flac"))) == 4
 
 

@@ -38,6 +38,8 @@ def sincos_2d(dim: int, rows: int, columns: int) -> Tensor:
 
 
 def _sincos_1d(dim: int, length: int) -> Tensor:
+    # Published tables were made in float32, whose powers differ between machines: their late rows are off by up
+    # to 6e-5. Models therefore keep the table of their checkpoint; this exact one is for new models.
     frequencies = 10000.0 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim / 2))
     angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)

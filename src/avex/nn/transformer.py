@@ -214,8 +214,8 @@ class PatchProjection(nn.Conv2d):
         batch, rows, columns = image.shape
         size = self.kernel_size[0]
         high, wide = rows // size, columns // size
-        image = image[:, : high * size, : wide * size]
-        patches = image.reshape(batch, high, size, wide, size).transpose(2, 3).reshape(batch, high * wide, -1)
+        grid = image[:, : high * size, : wide * size].reshape(batch, high, size, wide, size)
+        patches = grid.transpose(2, 3).reshape(batch, high * wide, size * size)
         return functional.linear(patches, self.weight.flatten(1), self.bias)
 
 
@@ -255,24 +255,3 @@ def drop_path_rates(rate: float, depth: int) -> list[float]:
         [0.0, 0.05, 0.1]
     """
     return [rate * index / max(depth - 1, 1) for index in range(depth)]
-
-
-def patch_padding(frame_mask: Tensor, patch_size: int, patches_per_step: int) -> Tensor:
-    """Which tokens stand for nothing but padding.
-
-    Args:
-        frame_mask: (B, T) bool, True for frames of padding.
-        patch_size: Frames of a patch.
-        patches_per_step: Patches that share a time step and lie side by side.
-
-    Returns:
-        (B, T // patch_size * patches_per_step) bool, True where every frame of the patch is padding.
-
-    Example:
-        >>> patch_padding(torch.tensor([[False, True, True, True]]), 2, 1)
-        tensor([[False,  True]])
-    """
-    batch, frames = frame_mask.shape
-    steps = frames // patch_size
-    padded = frame_mask[:, : steps * patch_size].view(batch, steps, patch_size).all(-1)
-    return padded.repeat_interleave(patches_per_step, dim=1)

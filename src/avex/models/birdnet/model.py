@@ -1,55 +1,78 @@
-"""BirdNET v2.4 as a model: LiteRT inside, tensors outside."""
+"""BirdNET v2.4 as a model: through LiteRT, or as a PyTorch network with the same weights."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from avex._core.errors import ConfigError
 from avex.configs import AudioConfig
 from avex.models.base_model import ModelBase
-from avex.models.birdnet.graph import (
-    EMBEDDING_DIM,
-    NUM_CLASSES,
-    SAMPLE_RATE,
-    WINDOW_SAMPLES,
-    WINDOW_SECONDS,
-    BirdNetGraph,
+from avex.models.birdnet.config import BirdNetConfig
+from avex.models.birdnet.frontend import BirdNetFrontEnd
+from avex.models.birdnet.graph import BirdNetGraph
+from avex.models.birdnet.native import load_state, read_state
+from avex.models.birdnet.network import BirdNetBackbone
+from avex.models.features import Aggregation, Features, TokenLayout
+from avex.models.runtime.windows import (
+    ScoredFeatures,
+    cut_windows,
+    join_windows,
+    run_on_cpu,
+    window_features,
 )
-from avex.models.features import Features, TokenLayout
+
+Backend = Literal["litert", "native"]
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class BirdNet(ModelBase):
-    """BirdNET v2.4 run through LiteRT on the CPU; its network is frozen.
+    """BirdNET v2.4 (Kahl et al. 2021): 48 kHz, windows of 3 s, 6,522 species, embeddings of 1,024.
 
-    Audio longer than 3 s is cut into consecutive windows, the last one zero-padded. Logits are the mean over
-    windows. Features are (B, 1024) for one window and (B, windows, 1024) for more.
+    Two backends compute the same numbers (logits within 1e-4):
+
+    - `litert` runs the published graph on the CPU. It is frozen and gives its embedding only.
+    - `native` is a PyTorch network with the weights of the same file. It runs on any device that has float64, can
+      be fine-tuned, and gives the output of every block. It has no batch norm and no dropout: train and eval mode
+      compute the same.
+
+    Audio longer than 3 s is cut into consecutive windows, the last one zero-padded; a padding mask is ignored, as
+    BirdNET hears padding as silence. Logits are the mean over windows. Features are (B, 1024) for one window and
+    (B, windows, 1024) for more.
 
     Args:
-        device: Where a new classifier lives; BirdNET itself always runs on the CPU.
+        device: Where the network lives; with `litert`, where its results and a new classifier do.
         audio_config: Must say 48 kHz if given.
-        num_classes: Size of a new linear classifier on the embedding; None keeps BirdNET's 6,522 classes.
+        num_classes: Size of a new linear classifier on the embedding; None keeps the file's.
         return_features_only: `forward` returns embeddings.
-        checkpoint: The `.tflite` file.
+        checkpoint: The `.tflite` file; for `native` also a state dict of a fine-tuned network. Without one,
+            `native` starts from random weights.
+        backend: `litert` or `native`.
+        precision: Arithmetic of the native network: `float32`, `bfloat16` or `float16`. Its spectrograms, and
+            the embeddings and logits it returns, are float32 in any case.
+        config: Sizes of the native network, for tests and for training smaller ones.
 
     Raises:
-        ConfigError: No checkpoint, or another sample rate than 48 kHz.
+        ConfigError: No checkpoint, another sample rate than 48 kHz, or an option that the backend does not have.
+        WeightsError: The checkpoint is that of another network.
 
     Source:
         Kahl et al. (2021), https://doi.org/10.1016/j.ecoinf.2021.101236.
 
     Example:
-        >>> model = load_model("birdnet")                       # doctest: +SKIP
-        >>> model(torch.zeros(1, 144000)).shape
+        >>> model = load_model("birdnet", backend="native")     # doctest: +SKIP
+        >>> model(torch.zeros(1, 144000)).shape  # doctest: +SKIP
         torch.Size([1, 6522])
+        >>> model.embed(torch.zeros(1, 144000), layers=["layer_8"]).shape  # doctest: +SKIP
+        torch.Size([1, 108])
     """
 
     name = "birdnet"
     reads_graph_file = True
-    layout = TokenLayout("vector", frame_rate=1 / WINDOW_SECONDS)
 
     def __init__(
         self,
@@ -58,58 +81,129 @@ class BirdNet(ModelBase):
         num_classes: int | None = None,
         return_features_only: bool = False,
         checkpoint: str | Path | None = None,
+        backend: Backend = "litert",
+        precision: str = "float32",
+        config: BirdNetConfig | None = None,
     ) -> None:
-        config = audio_config or AudioConfig(
-            sample_rate=SAMPLE_RATE,
+        self.config = config or BirdNetConfig()
+        seconds = self.config.window_samples / self.config.sample_rate
+        audio = audio_config or AudioConfig(
+            sample_rate=self.config.sample_rate,
             representation="raw",
             normalize=False,
-            target_length_seconds=WINDOW_SECONDS,
+            target_length_seconds=seconds,
         )
-        super().__init__(device, config, return_features_only)
-        if config.sample_rate != SAMPLE_RATE:
-            raise ConfigError(f"BirdNET takes audio at {SAMPLE_RATE} Hz, not {config.sample_rate} Hz.")
+        super().__init__(device, audio, return_features_only)
+        self.layout = TokenLayout("vector", frame_rate=1 / seconds)
+        self.backend = backend
+        self._check_options(audio, precision, config)
+        # Embeddings pass through it in both backends, so that they can be selected as a layer.
+        self.embedding = nn.Identity()
+        self.num_classes: int | None = None
+        if backend == "native":
+            self._build_native(checkpoint, num_classes, precision)
+        else:
+            self._build_litert(checkpoint, num_classes)
+        self.to(device)
+
+    def _check_options(self, audio: AudioConfig, precision: str, config: BirdNetConfig | None) -> None:
+        if audio.sample_rate != self.config.sample_rate:
+            raise ConfigError(
+                f"BirdNET takes audio at {self.config.sample_rate} Hz, not {audio.sample_rate} Hz."
+            )
+        if self.backend not in ("litert", "native"):
+            raise ConfigError(f"Unknown backend '{self.backend}' of BirdNET. Choose 'litert' or 'native'.")
+        if precision not in _PRECISIONS:
+            raise ConfigError(f"Unknown precision '{precision}'. Choose {', '.join(_PRECISIONS)}.")
+        if self.backend == "litert" and (precision != "float32" or config is not None):
+            raise ConfigError(
+                "BirdNET through LiteRT has one size and computes in float32. Pass backend='native' for "
+                "another config or precision."
+            )
+
+    def _build_litert(self, checkpoint: str | Path | None, num_classes: int | None) -> None:
         if checkpoint is None:
             raise ConfigError("BirdNET has no weights of its own to start from. Use load_model('birdnet').")
         self._session = BirdNetGraph(checkpoint).session()
-        self._has_own_head = not return_features_only and num_classes is not None
-        self.num_classes = None if return_features_only else num_classes or NUM_CLASSES
-        if self._has_own_head:
-            self.classifier = nn.Linear(EMBEDDING_DIM, num_classes or NUM_CLASSES)
-        self.to(device)
+        if not self.return_features_only:
+            self.num_classes = num_classes or self.config.num_classes
+            if num_classes is not None:
+                self.classifier = nn.Linear(self.config.embedding_dim, num_classes)
+
+    def _build_native(self, checkpoint: str | Path | None, num_classes: int | None, precision: str) -> None:
+        state = read_state(checkpoint, self.config) if checkpoint is not None else {}
+        self.frontend = BirdNetFrontEnd(self.config)
+        self.backbone = BirdNetBackbone(self.config)
+        if not self.return_features_only:
+            in_file = state.get("classifier.weight")
+            self.num_classes = num_classes or (self.config.num_classes if in_file is None else len(in_file))
+            self.classifier = nn.Linear(self.config.embedding_dim, self.num_classes)
+        if checkpoint is not None:
+            report = load_state(self, state, new_head=num_classes is not None, source=str(checkpoint))
+            self.__dict__["load_report"] = report
+        self.to(_PRECISIONS[precision])
+        for parameter in self.backbone.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def get_embedding_dim(self) -> int:
         """1024."""
-        return EMBEDDING_DIM
+        return self.config.embedding_dim
 
     def get_model_layers(self) -> list[str]:
-        """The embedding is the only layer that the graph gives."""
-        return ["embedding"]
+        """The embedding; before it, with the native backend, stem, blocks and last map of the network."""
+        if self.backend == "litert":
+            return ["embedding"]
+        return [*(f"backbone.{name}" for name in self.backbone.layer_names()), "embedding"]
 
-    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Logits (B, classes), or embeddings in features mode. `x`: (B, S) at 48 kHz; padding is ignored."""
-        embedding, logits = self._run(x)
-        if self.return_features_only:
-            return self._features(embedding).values
-        return self.forward_head(self._features(embedding)) if self._has_own_head else logits.mean(1)
+    def enable_gradient_checkpointing(self) -> None:
+        """Keep only the maps between blocks for the backward pass (native backend)."""
+        if self.backend == "litert":
+            super().enable_gradient_checkpointing()
+        self.backbone.gradient_checkpointing = True
 
     def forward_features(self, x: Tensor, padding_mask: Tensor | None = None) -> Features:
-        """Embeddings of the windows of (B, S)."""
-        return self._features(self._run(x)[0])
+        """Embeddings of the windows of (B, S) at 48 kHz; padding is ignored."""
+        seconds = self.config.window_samples / self.config.sample_rate
+        windows = cut_windows(x, self.config.window_samples, "BirdNET")
+        flat = windows.flatten(0, 1)
+        if self.backend == "native":
+            embedding, logits = self._encode(flat), None
+        else:
+            arrays = self._session.run(run_on_cpu(flat).numpy())
+            embedding, logits = (torch.from_numpy(values).to(self.device) for values in arrays)
+            logits = logits.unflatten(0, windows.shape[:2])
+        return window_features(self.embedding(embedding).unflatten(0, windows.shape[:2]), seconds, logits)
 
-    def _features(self, embedding: Tensor) -> Features:
-        if embedding.shape[1] == 1:
-            return Features(embedding[:, 0], self.layout)
-        return Features(embedding, TokenLayout("tokens", frame_rate=self.layout.frame_rate))
+    def forward_head(self, features: Features) -> Tensor:
+        """Logits (B, classes) of embeddings, the mean over windows.
 
-    def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, windows, 1024) and logits (B, windows, 6522)."""
-        if x.ndim != 2 or x.shape[1] == 0:
-            raise ValueError(f"BirdNET takes a waveform (batch, samples), not shape {tuple(x.shape)}.")
-        audio = x.detach().to("cpu", torch.float32)
-        windows = -(-audio.shape[1] // WINDOW_SAMPLES)
-        audio = nn.functional.pad(audio, (0, windows * WINDOW_SAMPLES - audio.shape[1]))
-        flat = np.ascontiguousarray(audio.reshape(-1, WINDOW_SAMPLES).numpy())
-        return tuple(  # type: ignore[return-value]
-            torch.from_numpy(values).reshape(len(x), windows, -1).to(self.device)
-            for values in self._session.run(flat)
+        Raises:
+            ValueError: The model gives features only; or, with `litert`, the features are not its own.
+        """
+        head = getattr(self, "classifier", None)
+        if head is not None:
+            return head(features.pooled("mean").to(head.weight.dtype)).float()
+        if isinstance(features, ScoredFeatures) and features.logits is not None:
+            return features.logits
+        raise ValueError(
+            "This BirdNet has no classifier for these features. Load it with backend='native' or num_classes=... ."
         )
+
+    def embed(
+        self,
+        x: Tensor,
+        layers: Sequence[str | int] = ("last_layer",),
+        aggregation: Aggregation = "mean",
+        padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Embeddings of a batch; see `ModelBase.embed`. Windows are pooled like time steps."""
+        windows = cut_windows(x, self.config.window_samples, "BirdNET")
+        values = super().embed(windows.flatten(0, 1), layers, aggregation)
+        return values if windows.shape[1] == 1 else join_windows(values, len(x), aggregation)
+
+    def _encode(self, windows: Tensor) -> Tensor:
+        """Embeddings (N, D) of windows (N, S) by the native network."""
+        spectrograms, _ = self.frontend(windows)
+        dtype = next(self.backbone.parameters()).dtype
+        return self.backbone(spectrograms.to(dtype)).float().mean((2, 3))

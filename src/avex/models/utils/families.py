@@ -38,22 +38,61 @@ def _raw(sample_rate: int, seconds: float | None) -> dict[str, Any]:
 
 
 FAMILIES: dict[str, Family] = {
-    "beats": Family(None, defaults={"audio_config": _raw(16000, 10)}),
-    "eat_hf": Family(None, aliases=("eat",), defaults={"audio_config": _raw(16000, 10)}),
+    "beats": Family(
+        "avex.models.beats.model:Beats",
+        defaults={"audio_config": _raw(16000, 10)},
+        card="beats_iter3_plus_as2m",
+    ),
+    "eat_hf": Family(
+        "avex.models.eat.model:Eat",
+        aliases=("eat",),
+        defaults={"audio_config": _raw(16000, 10)},
+        card="eat_base_pretrain",
+    ),
     "hubert": Family(
-        None, aliases=("aves", "aves_bio", "birdaves"), defaults={"audio_config": _raw(16000, None)}
+        "avex.models.hubert.model:Hubert",
+        aliases=("aves", "aves_bio", "birdaves"),
+        defaults={"audio_config": _raw(16000, None)},
+        card="aves_base_bio",
     ),
     "efficientnet": Family(
-        None, defaults={"efficientnet_variant": "b0", "audio_config": {"sample_rate": 16000}}
+        "avex.models.efficientnet.model:EfficientNetModel",
+        defaults={"audio_config": {"sample_rate": 16000}},
+        card="efficientnet_b0_imagenet",
     ),
-    "birdmae": Family(None, defaults={"audio_config": _raw(32000, 5)}),
-    "atst_frame": Family(None, aliases=("atst",), defaults={"audio_config": _raw(16000, 10)}),
-    "resnet18": Family(None, aliases=("resnet",), defaults={"audio_config": {"sample_rate": 16000}}),
-    "resnet50": Family(None, defaults={"audio_config": {"sample_rate": 16000}}),
-    "resnet152": Family(None, defaults={"audio_config": {"sample_rate": 16000}}),
-    "clip": Family(None, defaults={"audio_config": {"sample_rate": 16000}}),
-    "perch2": Family(None, defaults={"audio_config": _raw(32000, 5)}),
-    "perch": Family(None, aliases=("surfperch",), defaults={"audio_config": _raw(32000, 5)}),
+    "birdmae": Family(
+        "avex.models.birdmae.model:BirdMae", defaults={"audio_config": _raw(32000, 5)}, card="birdmae_huge"
+    ),
+    "atst_frame": Family(
+        "avex.models.atst_frame.model:AtstFrame",
+        aliases=("atst",),
+        defaults={"audio_config": _raw(16000, 10)},
+    ),
+    "resnet18": Family(
+        "avex.models.resnet.model:ResNet18",
+        aliases=("resnet",),
+        defaults={"audio_config": {"sample_rate": 16000}},
+        card="resnet18_imagenet",
+    ),
+    "resnet50": Family(
+        "avex.models.resnet.model:ResNet50",
+        defaults={"audio_config": {"sample_rate": 16000}},
+        card="resnet50_imagenet",
+    ),
+    "resnet152": Family(
+        "avex.models.resnet.model:ResNet152",
+        defaults={"audio_config": {"sample_rate": 16000}},
+        card="resnet152_imagenet",
+    ),
+    "clip": Family("avex.models.clip.model:Clip", defaults={"audio_config": {"sample_rate": 16000}}),
+    "perch2": Family(
+        "avex.models.perch.model:Perch", defaults={"audio_config": _raw(32000, 5)}, card="perch_v2"
+    ),
+    "perch": Family(
+        "avex.models.perch.model:Perch",
+        aliases=("surfperch",),
+        defaults={"audio_config": _raw(32000, 5)},
+    ),
     "birdnet": Family("avex.models.birdnet.model:BirdNet", card="birdnet"),
 }
 

@@ -1,0 +1,94 @@
+"""Sizes of ATST-Frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from avex._core.errors import ConfigError
+from avex.nn.vit_config import find_published, join_config
+
+MEL_BANDS = 64
+PATCH_FRAMES = 4
+CHUNK_FRAMES = 1001  # ten seconds; positions start anew after each
+
+SIZES: dict[str, dict[str, int]] = {
+    "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
+    "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+    "large": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
+}
+
+
+@dataclass(frozen=True)
+class AtstFrameConfig:
+    """Sizes of ATST-Frame; the default is small.
+
+    Attributes:
+        embed_dim: Length of a token.
+        depth: Number of blocks.
+        num_heads: Attention heads; divides `embed_dim`.
+        mlp_ratio: Length inside the MLP in units of `embed_dim`.
+        n_blocks: How many of the last blocks make up the embedding, one behind the other.
+        drop_rate: Dropout of what enters the first block, in training.
+        drop_path_rate: Stochastic depth of the last block in training; it rises linearly to there.
+
+    Raises:
+        ConfigError: Sizes that do not fit together.
+
+    Example:
+        >>> AtstFrameConfig.from_options(model_id="atst_frame_base").embedding_dim
+        9216
+    """
+
+    embed_dim: int = 384
+    depth: int = 12
+    num_heads: int = 6
+    mlp_ratio: float = 4.0
+    n_blocks: int = 12
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.embed_dim % self.num_heads:
+            raise ConfigError(
+                f"ATST-Frame tokens of length {self.embed_dim} cannot be shared among {self.num_heads} heads: give "
+                "config={'num_heads': ...} that divides the length."
+            )
+        if self.n_blocks < 1:
+            raise ConfigError(f"ATST-Frame n_blocks must be at least 1, not {self.n_blocks}.")
+
+    @property
+    def hidden_dim(self) -> int:
+        """Length inside the MLP."""
+        return round(self.embed_dim * self.mlp_ratio)
+
+    @property
+    def num_outputs(self) -> int:
+        """Blocks that make up the embedding."""
+        return min(self.n_blocks, self.depth)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length of the embedding."""
+        return self.num_outputs * self.embed_dim
+
+    @classmethod
+    def from_options(
+        cls,
+        model_id: str | None = None,
+        checkpoint_config: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> AtstFrameConfig:
+        """Join what is known of a model, the most explicit last.
+
+        Args:
+            model_id: Published model; its sizes count, so that a checkpoint of another size does not fit.
+            checkpoint_config: What a checkpoint states of itself; counts where no `model_id` is given.
+            config: Fields of this class.
+
+        Raises:
+            ConfigError: An unknown model or field, or sizes that do not fit together.
+        """
+        stated = find_published("ATST-Frame", model_id, SIZES) if model_id else checkpoint_config or {}
+        return join_config(cls(), "ATST-Frame", stated, config or {})

@@ -1,0 +1,1 @@
+"""BEATs: audio transformer with gated relative positions, pre-trained with acoustic tokenisers."""

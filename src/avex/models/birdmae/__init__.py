@@ -1,0 +1,1 @@
+"""Bird-MAE, masked autoencoders pre-trained on BirdSet, in three sizes."""

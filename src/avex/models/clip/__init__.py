@@ -1,0 +1,1 @@
+"""CLIP-style joint embeddings of audio (EfficientNet) and text (RoBERTa)."""

@@ -1,0 +1,1 @@
+"""EAT, the efficient audio transformer: pre-trained, fine-tuned, and the encoders of ESP-AVES2."""

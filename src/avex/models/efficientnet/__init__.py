@@ -1,0 +1,1 @@
+"""EfficientNet-B0 and B1 on log-mel spectrograms."""

@@ -1,0 +1,1 @@
+"""HuBERT, as AVES and BirdAVES use it: a transformer on raw waveforms."""

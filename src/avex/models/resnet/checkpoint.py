@@ -1,0 +1,56 @@
+"""Checkpoint layouts of the ResNets.
+
+| layout | keys |
+|---|---|
+| `avex` | `backbone.*`, `classifier.*`, as this package and the wrapper of avex 1 save it |
+| `torchvision` | no prefix; ImageNet's classifier `fc.*` names no sounds and is left out |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from avex._core.errors import UnknownNameError, did_you_mean
+from avex.weights import KeyMap, KeyMapAdapter
+
+_TORCHVISION = KeyMap(
+    [
+        ("fc.{kind:weight|bias}", None, "ImageNet classes"),
+        ("{part:conv1|bn1}.{rest}", "backbone.{part}.{rest}"),
+        ("layer{i}.{rest}", "backbone.layer{i}.{rest}"),
+    ]
+)
+ADAPTERS: tuple[KeyMapAdapter, ...] = (
+    KeyMapAdapter(
+        "avex",
+        KeyMap([("backbone.{rest}", "backbone.{rest}"), ("classifier.{rest}", "classifier.{rest}")]),
+        requires=("backbone.conv1.weight", "backbone.layer1.0.conv1.weight"),
+    ),
+    KeyMapAdapter("torchvision", _TORCHVISION, requires=("conv1.weight", "layer1.0.conv1.weight")),
+)
+
+
+def export_state(state: Mapping[str, Tensor], layout: str = "avex") -> dict[str, Tensor]:
+    """Return a model's state dict under the keys of a published layout; tensors are not copied.
+
+    Args:
+        state: `model.state_dict()`.
+        layout: `avex`, or `torchvision`, which has no place for a classifier of sounds: it is left out.
+
+    Raises:
+        UnknownNameError: There is no such layout.
+
+    Example:
+        >>> export_state({"backbone.layer1.0.bn1.bias": None}, "torchvision")
+        {'layer1.0.bn1.bias': None}
+    """
+    tables = {adapter.name: adapter.key_map for adapter in ADAPTERS}
+    if layout not in tables:
+        raise UnknownNameError(
+            f"ResNet has no layout '{layout}'.{did_you_mean(layout, tables)} Known: {', '.join(tables)}."
+        )
+    if layout == "torchvision":
+        state = {key: tensor for key, tensor in state.items() if not key.startswith("classifier.")}
+    return tables[layout].invert().rename(state)

@@ -1,0 +1,100 @@
+"""The convolutional position embedding, against PyTorch's own weight norm."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from avex.nn.position import ConvPositionEmbedding
+
+
+def pair(dim=12, taps=6, groups=3):
+    """Ours, and the same from PyTorch's parts."""
+    torch.manual_seed(taps)
+    ours = ConvPositionEmbedding(dim, taps, groups)
+    nn.init.normal_(ours.bias)
+    nn.init.uniform_(ours.weight_g, 0.5, 2.0)
+    theirs = nn.Conv1d(dim, dim, taps, padding=taps // 2, groups=groups)
+    theirs = nn.utils.parametrizations.weight_norm(theirs, dim=2)
+    theirs.load_state_dict(
+        {
+            "bias": ours.bias,
+            "parametrizations.weight.original0": ours.weight_g,
+            "parametrizations.weight.original1": ours.weight_v,
+        }
+    )
+    return ours, theirs
+
+
+@pytest.mark.parametrize("taps", [1, 5, 6])
+@pytest.mark.parametrize("steps", [1, 4, 17])
+def test_values_and_gradients(taps, steps):
+    ours, theirs = pair(taps=taps)
+    x = torch.randn(2, steps, 12)
+    wanted = nn.functional.gelu(theirs(x.transpose(1, 2)).transpose(1, 2)[:, :steps])
+    torch.testing.assert_close(ours(x), wanted)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), wanted)
+    ours(x).square().sum().backward()
+    wanted.square().sum().backward()
+    original = theirs.parametrizations.weight
+    torch.testing.assert_close(ours.weight_g.grad, original.original0.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.weight_v.grad, original.original1.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.bias.grad, theirs.bias.grad, rtol=1e-4, atol=1e-5)
+
+
+def step_of_an_optimizer(module):
+    module(torch.ones(1, 8, 12)).sum().backward()
+    torch.optim.SGD(module.parameters(), lr=0.1).step()
+
+
+CHANGES = {
+    "optimizer": step_of_an_optimizer,
+    "in place": lambda module: nn.init.normal_(module.weight_v),
+    "load": lambda module: module.load_state_dict(pair(taps=6)[0].state_dict()),
+    "data": lambda module: setattr(module.weight_v, "data", torch.randn(12, 4, 6)),
+    "precision": lambda module: module.to(torch.bfloat16).to(torch.float32),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_kept_kernel_follows_its_parameters(change):
+    module = ConvPositionEmbedding(12, 6, 3).eval()
+    x = torch.randn(1, 8, 12)
+    with torch.no_grad():
+        before = module(x)
+        assert torch.equal(module(x), before)
+    CHANGES[change](module)
+    wanted = module(x)  # with gradients nothing is kept
+    assert not torch.equal(wanted, before)
+    with torch.no_grad():
+        assert torch.equal(module(x), wanted)
+
+
+def test_copies_keep_nothing_of_the_original():
+    module = ConvPositionEmbedding(12, 6, 3).eval()
+    x = torch.randn(1, 8, 12)
+    with torch.inference_mode():
+        wanted = module(x)
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        with torch.no_grad():
+            assert torch.equal(twin(x), wanted)
+            nn.init.normal_(twin.weight_g)
+            assert not torch.equal(twin(x), wanted)
+    module(x).sum().backward()  # what inference mode left behind does not hinder training
+    assert list(module.state_dict()) == ["weight_g", "weight_v", "bias"]
+
+
+def test_parameters_made_in_inference_mode():
+    with torch.inference_mode():
+        module = ConvPositionEmbedding(12, 6, 3)
+        assert module(torch.zeros(1, 4, 12)).shape == (1, 4, 12)
+
+
+def test_groups_must_fit():
+    with pytest.raises(ValueError, match="5 groups do not divide"):
+        ConvPositionEmbedding(12, 6, 5)
