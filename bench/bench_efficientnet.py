@@ -4,7 +4,8 @@
                                        [--threads 2] [--bf16] [--rounds 8]
 
 All variants take turns in every round and the best round of each counts, so that a busy machine disturbs the
-ratios little. The plain network is the same modules as PyTorch runs them (convolution, batch norm, activation,
+ratios little; with `--threads 1` processor time counts, which it disturbs least. The plain network is the same
+modules as PyTorch runs them (convolution, batch norm, activation,
 channels first). The bound multiplies matrices of the sizes of all ungrouped convolutions and nothing else.
 """
 
@@ -12,10 +13,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 
 import torch
+from gemm_bound import interleaved
 from torch import Tensor, nn
 
 import avex
@@ -57,12 +58,6 @@ def gemm_bound(backbone: nn.Module, image: Tensor) -> Callable[[], None]:
             torch.mm(left[: m * k].view(m, k), right[: k * n].view(k, n), out=out[: m * n].view(m, n))
 
     return run
-
-
-def timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def main() -> None:
@@ -108,12 +103,8 @@ def main() -> None:
                     model.forward_features(waveform)
 
             variants["whole model, bf16"] = run_bf16
-        for work in variants.values():
-            work()
-        best = dict.fromkeys(variants, float("inf"))
-        for _ in range(args.rounds):
-            for name, work in variants.items():
-                best[name] = min(best[name], timed(work))
+        clock = "cpu" if args.threads == 1 else "wall"
+        best = dict(zip(variants, interleaved(list(variants.values()), args.rounds, clock), strict=True))
 
     total = args.batch_size * args.seconds
     print(f"{args.model}, batch {args.batch_size} x {args.seconds:g} s, {args.threads} threads")

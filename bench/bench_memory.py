@@ -42,7 +42,9 @@ def peak_megabytes(recording: Path, output: Path) -> float:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--hours", type=float, nargs="+", default=[1, 10])
     hours = parser.parse_args().hours
     peaks = []

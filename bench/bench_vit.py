@@ -1,20 +1,20 @@
-"""Speed of EAT, Bird-MAE and ATST-Frame against the matrix products that they consist of.
+"""EAT, Bird-MAE and ATST-Frame against the matrix products they consist of: audio per second, and the ratio.
 
-    python bench/bench_vit.py [eat] [birdmae_base] [atst_frame_small] ... [--batch 1 8] [--precision fp32 bf16]
+    python bench/bench_vit.py [eat] [birdmae_base] [atst_frame_small] ... [--threads 2] [--batch 1 8]
+        [--precision fp32 bf16] [--clock wall|cpu]
 
-The bound is every matrix product of the network, with nothing in between, and its attention through torch's
-fused kernel. Model and bound take turns, so that other work on the machine slows both; ratios can be compared,
-seconds cannot.
+The bound is every matrix product of the network with nothing in between, and its attention by torch's fused kernel.
+On a shared machine take one thread and processor time; seconds then say little, ratios still do.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
+from gemm_bound import interleaved
 from torch import Tensor, nn
 
 import avex
@@ -33,7 +33,8 @@ SIZES = {
 
 def matrix_products(backbone: nn.Module, frames: Tensor, dtype: torch.dtype) -> Callable[[], None]:
     """A function that does the products of one forward pass and nothing else."""
-    products, attentions, handles = [], [], []
+    products: list[tuple[Tensor, Tensor]] = []
+    attentions: list[list[Tensor]] = []
 
     def note(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(module, Attention):
@@ -45,9 +46,8 @@ def matrix_products(backbone: nn.Module, frames: Tensor, dtype: torch.dtype) -> 
             rows = output.shape[0] * output.shape[1]
             products.append((torch.randn(rows, weight.shape[1], dtype=dtype), weight))
 
-    for module in backbone.modules():
-        if isinstance(module, (nn.Linear, PatchProjection, Attention)):
-            handles.append(module.register_forward_hook(note))
+    watched = [m for m in backbone.modules() if isinstance(m, (nn.Linear, PatchProjection, Attention))]
+    handles = [module.register_forward_hook(note) for module in watched]
     backbone(frames)
     for handle in handles:
         handle.remove()
@@ -61,13 +61,7 @@ def matrix_products(backbone: nn.Module, frames: Tensor, dtype: torch.dtype) -> 
     return run
 
 
-def seconds_of(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def measure(name: str, batch: int, precision: str, repeats: int) -> str:
+def measure(name: str, batch: int, precision: str, repeats: int, clock: str) -> str:
     family, options = SIZES[name]
     model = avex.build_model(family, device="cpu", return_features_only=True, **options).eval()
     window = model.window_seconds
@@ -80,16 +74,10 @@ def measure(name: str, batch: int, precision: str, repeats: int) -> str:
         with torch.autocast("cpu", dtype) if precision == "bf16" else nullcontext():
             return model.embed(wave)
 
-    parts = {"model": forward, "front end": lambda: model.frontend(wave), "bound": bound}
-    for function in parts.values():
-        function()
-    runs = [{part: seconds_of(function) for part, function in parts.items()} for _ in range(repeats)]
-    best = {part: min(run[part] for run in runs) for part in parts}
-    speed = batch * window / best["model"]
+    whole, front, least = interleaved([forward, lambda: model.frontend(wave), bound], repeats, clock)
     return (
-        f"{name:18s} {precision} batch {batch:2d}: {speed:7.1f} s/s, "
-        f"{best['bound'] / best['model']:.3f} of the bound ({batch * window / best['bound']:.1f} s/s), "
-        f"front end {best['front end'] / best['model']:.1%}"
+        f"{name:18s} {precision} batch {batch:2d}: {batch * window / whole:7.1f} s/s, {least / whole:.3f} of the "
+        f"bound ({batch * window / least:.1f} s/s), front end {front / whole:.1%}"
     )
 
 
@@ -100,13 +88,14 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with torch.inference_mode():
         for name in args.models:
             for precision in args.precision:
                 for batch in args.batch:
-                    print(measure(name, batch, precision, args.repeats), flush=True)
+                    print(measure(name, batch, precision, args.repeats, args.clock), flush=True)
 
 
 if __name__ == "__main__":

@@ -81,26 +81,21 @@ class FoldableConv2d(nn.Conv2d):
         merge = x.shape[1] == 1 < self.in_channels
         versions = [0 if t is None else (t._version, t.data_ptr()) for t in tensors]
         key = (_compute_dtype(x, self.weight), merge, norm.eps, versions)
-        if self._cache is None or key != self._cache[0] or any(map(is_not, tensors, self._cache[1])):
-            self._cache = (key, tensors, self._fold(norm, key[0], merge))
-        return self._cache[2]
+        cache = self._cache  # another thread may change it meanwhile
+        if cache is None or key != cache[0] or any(map(is_not, tensors, cache[1])):
+            cache = self._cache = (key, tensors, self._fold(norm, key[0], merge))
+        return cache[2]
 
     def _fold(self, norm: nn.BatchNorm2d, dtype: torch.dtype, merge: bool) -> Folded:
         # Inside inference_mode the copy would be an inference tensor, of no use outside it.
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            full_precision(self.weight.device),
-        ):
+        with torch.inference_mode(False), torch.no_grad(), full_precision(self.weight.device):
             assert norm.running_mean is not None
             assert norm.running_var is not None
             wide = torch.promote_types(norm.running_var.dtype, torch.float32)
             scale = torch.rsqrt(norm.running_var.to(wide) + norm.eps)
             scale = scale if norm.weight is None else scale * norm.weight
-            bias = (
-                -norm.running_mean * scale if self.bias is None else (self.bias - norm.running_mean) * scale
-            )
-            bias = bias if norm.bias is None else bias + norm.bias
+            mean = norm.running_mean if self.bias is None else norm.running_mean - self.bias
+            bias = -mean * scale if norm.bias is None else norm.bias - mean * scale
             weight = self.weight * scale[:, None, None, None]
             weight = weight.sum(1, keepdim=True) if merge else weight
             return Folded(
