@@ -5,8 +5,8 @@
 
 All variants take turns in every round and the best round of each counts, so that a busy machine disturbs the
 ratios little; with `--threads 1` processor time counts, which it disturbs least. The plain network is the same
-modules as PyTorch runs them (convolution, batch norm, activation,
-channels first). The bound multiplies matrices of the sizes of all ungrouped convolutions and nothing else.
+modules as PyTorch runs them (convolution, batch norm, activation, channels first). The bound multiplies
+matrices of the sizes of all ungrouped convolutions and nothing else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""EAT, Bird-MAE and ATST-Frame against the matrix products they consist of: audio per second, and the ratio.
+"""EAT, Bird-MAE and ATST-Frame against the matrix products they consist of: seconds of audio per second and ratio.
 
     python bench/bench_vit.py [eat] [birdmae_base] [atst_frame_small] ... [--threads 2] [--batch 1 8]
         [--precision fp32 bf16] [--clock wall|cpu]

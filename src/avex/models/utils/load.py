@@ -99,7 +99,7 @@ def load_card(card: ModelCard, request: LoadRequest | None = None) -> nn.Module:
     cls = get_model_class(spec.name)
     if cls is None:
         return build_model_from_spec(spec)  # raises, naming the classes there are
-    source = _weight_source(card, request)
+    source = _weight_source(cls, card, request)
     if getattr(cls, "reads_graph_file", False):
         return _load_graph(cls, card, request, source, extra)
     checkpoint = _read(cls, card, request, source)
@@ -164,7 +164,7 @@ def _merge_options(spec: ModelSpec, options: dict[str, Any]) -> tuple[ModelSpec,
     return merged, extra
 
 
-def _weight_source(card: ModelCard, request: LoadRequest) -> WeightSource | None:
+def _weight_source(cls: type[nn.Module], card: ModelCard, request: LoadRequest) -> WeightSource | None:
     """Weights: the path that was given, else the card's, else the family's default if `pretrained`."""
     if request.checkpoint_path is not None:
         return WeightSource(str(request.checkpoint_path), request.checkpoint_format or card.checkpoint_format)
@@ -174,7 +174,11 @@ def _weight_source(card: ModelCard, request: LoadRequest) -> WeightSource | None
     default = find_card(FAMILIES[family].card or "") if family else None
     wanted = card.model_spec.pretrained if request.pretrained is None else request.pretrained
     # A graph is its weights: without them there is nothing to build.
-    if default is not None and default.checkpoint_path and (wanted or family == "birdnet"):
+    if (
+        default is not None
+        and default.checkpoint_path
+        and (wanted or getattr(cls, "reads_graph_file", False))
+    ):
         return WeightSource(default.checkpoint_path, default.checkpoint_format, default.sha256)
     if request.pretrained:
         raise WeightsError(
@@ -210,9 +214,10 @@ def _load_graph(
     )
     if request.num_classes is None and not request.return_features_only:
         _attach_labels(model, _labels(card), cast(Any, model).num_classes, card.name)
-    fresh = tuple(name for name in model.state_dict() if name.startswith(ModelBase.head_prefixes))
-    notes = ("the graph is used as it is",)
-    _set(model, "load_report", LoadReport(reset=fresh, source=str(source.fetch()), notes=notes))
+    if not hasattr(model, "load_report"):  # the class knows better where it takes the graph to pieces
+        fresh = tuple(name for name in model.state_dict() if name.startswith(ModelBase.head_prefixes))
+        notes = ("the graph is used as it is",)
+        _set(model, "load_report", LoadReport(reset=fresh, source=str(source.fetch()), notes=notes))
     return model.eval()
 
 
