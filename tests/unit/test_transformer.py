@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from avex._core.errors import ConfigError
 from avex.models.eat.config import EatConfig
+from avex.nn.attention import attend
 from avex.nn.positions_2d import sincos_2d
 from avex.nn.transformer import (
     Attention,
@@ -61,6 +62,17 @@ def test_masked_tokens_are_not_looked_at(span):
     torch.testing.assert_close(attention(x, keep)[keep], attention(changed, keep)[keep])
     if span is None:
         torch.testing.assert_close(attention(x, keep)[:1, :5], attention(x[:1, :5]))
+
+
+@pytest.mark.parametrize("tokens", [1, 40, 600, 1300])
+def test_bfloat16_attention(tokens):
+    query, key, value = torch.randn(3, 2, 7, tokens, 8).bfloat16()
+    fused = functional.scaled_dot_product_attention(query.float(), key.float(), value.float())
+    with torch.no_grad():
+        quick = attend(query, key, value)
+    assert quick.shape == query.shape
+    torch.testing.assert_close(quick.float(), fused, atol=0.02, rtol=0.02)
+    assert attend(query.requires_grad_(), key, value).requires_grad
 
 
 def test_heads_must_divide_the_token():

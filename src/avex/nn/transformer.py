@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from avex.nn.attention import attend
+
 NormOrder = Literal["pre", "post"]
 
 
@@ -67,27 +69,17 @@ class Attention(nn.Module):
         batch, tokens, dim = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, dim // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        mask = None if keep is None else keep[:, None, None, :]
         if self.span is None or tokens <= self.span:
-            mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            mixed = attend(query, key, value, keep)
         else:
-            mixed = self._within_spans(query, key, value, mask)
+            parts = [slice(start, start + self.span) for start in range(0, tokens, self.span)]
+            mixed = torch.cat([self._attend_part(query, key, value, keep, part) for part in parts], dim=2)
         return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, dim))
 
-    def _within_spans(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        assert self.span is not None
-        mixed = []
-        for start in range(0, query.shape[2], self.span):
-            part = slice(start, start + self.span)
-            mixed.append(
-                functional.scaled_dot_product_attention(
-                    query[:, :, part],
-                    key[:, :, part],
-                    value[:, :, part],
-                    attn_mask=None if mask is None else mask[..., part],
-                )
-            )
-        return torch.cat(mixed, dim=2)
+    @staticmethod
+    def _attend_part(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, part: slice) -> Tensor:
+        kept = None if keep is None else keep[:, part]
+        return attend(query[:, :, part], key[:, :, part], value[:, :, part], kept)
 
 
 class Mlp(nn.Module):
@@ -214,7 +206,8 @@ class PatchProjection(nn.Conv2d):
         batch, rows, columns = image.shape
         size = self.kernel_size[0]
         high, wide = rows // size, columns // size
-        grid = image[:, : high * size, : wide * size].reshape(batch, high, size, wide, size)
+        image = image[:, : high * size, : wide * size].to(self.weight.dtype)
+        grid = image.reshape(batch, high, size, wide, size)
         patches = grid.transpose(2, 3).reshape(batch, high * wide, size * size)
         return functional.linear(patches, self.weight.flatten(1), self.bias)
 

@@ -25,7 +25,7 @@ class AtstPatchEmbed(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         """(B, 64, T) to (B, T // 4, C); a patch runs through the frames of one band, then of the next."""
         whole = mel.shape[-1] // PATCH_FRAMES * PATCH_FRAMES
-        patches = mel[..., :whole].unflatten(-1, (-1, PATCH_FRAMES))
+        patches = mel[..., :whole].to(self.patch_embed.weight.dtype).unflatten(-1, (-1, PATCH_FRAMES))
         return self.patch_embed(patches.permute(0, 2, 1, 3).flatten(2))
 
 
