@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from avex._core.errors import ConfigError
 from avex.models.eat.config import EatConfig
-from avex.nn.attention import attend
+from avex.nn.attention import attend, biased_products
 from avex.nn.positions_2d import sincos_2d
 from avex.nn.transformer import (
     Attention,
@@ -182,3 +182,18 @@ def test_sizes_of_a_state_dict():
     state = {f"backbone.blocks.{name}": value for name, value in stack.state_dict().items()}
     assert read_sizes(state) == {"depth": 11, "embed_dim": 8, "mlp_ratio": 3.0}
     assert read_sizes({"something.else": torch.zeros(1)}) == {}
+
+
+def test_products_with_a_bias_are_the_fused_kernel():
+    torch.manual_seed(3)
+    query, key, value = (torch.randn(2, 3, 37, 16).bfloat16() for _ in range(3))
+    bias = 3 * torch.randn(2, 3, 37, 37)
+    bias[1, :, :, 30:] = -torch.inf
+    exact = functional.scaled_dot_product_attention(
+        query.double(), key.double(), value.double(), attn_mask=bias.double()
+    )
+    quick = biased_products(query, key, value, bias.clone())
+    assert quick.dtype == torch.bfloat16
+    # Eight bits of mantissa: half a step of the scores (below 8), of the weights and of the result.
+    assert (quick.double() - exact).abs().max() < 0.03 * exact.abs().max()
+    assert torch.equal(biased_products(query[1:], key[1:], value[1:], bias[1:].clone()), quick[1:])

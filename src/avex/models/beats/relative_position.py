@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avex.frontends.base import autocast_disabled
+from avex.nn.attention import biased_products
 
 # Bytes of the scratch buffer: on a CPU about what the cache of each core takes, elsewhere what keeps it busy.
 _SCRATCH_PER_CORE = 2 << 20
@@ -157,7 +158,10 @@ def _in_parts(
     on_cpu = query.device.type == "cpu"
     # The CPU kernel takes a float32 bias for lower-precision queries; others want one element type.
     dtype = torch.float32 if on_cpu else query.dtype
-    budget = _SCRATCH_PER_CORE * torch.get_num_threads() if on_cpu else _SCRATCH_DEVICE
+    # That kernel is slow in bfloat16; two products and a softmax want fewer scores at a time.
+    by_products = on_cpu and query.dtype == torch.bfloat16
+    per_core = _SCRATCH_PER_CORE // 2 if by_products else _SCRATCH_PER_CORE
+    budget = per_core * torch.get_num_threads() if on_cpu else _SCRATCH_DEVICE
     clips, some_heads, steps = _part_sizes(batch, heads, tokens, budget)
     scratch = torch.empty(clips * some_heads * steps * tokens, dtype=dtype, device=query.device)
     mixed = query.new_empty(batch, tokens, heads, query.shape[3])
@@ -168,8 +172,13 @@ def _in_parts(
                 scale = gate[b, h, t]
                 mask = scratch[: scale.numel() * tokens].view(*scale.shape[:3], tokens)
                 torch.mul(scale, bias[h, t], out=mask)
-                part = functional.scaled_dot_product_attention(
-                    query[b, h, t], key[b, h], value[b, h], attn_mask=_hide(mask, hidden)
+                mask = _hide(mask, hidden)
+                part = (
+                    biased_products(query[b, h, t], key[b, h], value[b, h], mask)
+                    if by_products
+                    else functional.scaled_dot_product_attention(
+                        query[b, h, t], key[b, h], value[b, h], attn_mask=mask
+                    )
                 )
                 mixed[b, t, h] = part.transpose(1, 2)
     return mixed
