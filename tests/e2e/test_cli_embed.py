@@ -87,7 +87,52 @@ def test_equals_plain_litert_on_the_same_windows(embedded, demo_audio):
         window[0, : len(piece)] = piece
         interpreter.set_tensor(0, window)
         interpreter.invoke()
-        assert np.abs(interpreter.get_tensor(545)[0] - ours).max() <= 1e-5
+        assert np.abs(interpreter.get_tensor(545)[0] - ours).max() <= 1e-4
+
+
+def test_backends_and_precisions(embedded, tmp_path, demo_audio):
+    expected = table(embedded[0])[1]
+    for name, options in {
+        "litert": ["--backend", "litert"],
+        "native": ["--backend", "native", "--precision", "float32"],
+        "bf16": ["--precision", "bf16"],
+    }.items():
+        code, _, err = run("embed", demo_audio, "-o", tmp_path / f"{name}.parquet", *options)
+        assert code == 0, err
+    assert np.array_equal(table(tmp_path / "native.parquet")[1], expected)
+    np.testing.assert_allclose(table(tmp_path / "litert.parquet")[1], expected, atol=1e-4)
+    half = table(tmp_path / "bf16.parquet")[1]
+    norms = np.linalg.norm(half, axis=1) * np.linalg.norm(expected, axis=1)
+    assert ((half * expected).sum(1) / norms).min() > 0.999
+    headers = {name: open_store(tmp_path / f"{name}.parquet").header for name in ("litert", "native", "bf16")}
+    assert headers["litert"].runtime.startswith("LiteRT")
+    assert headers["native"].runtime.startswith("torch")
+    assert {name: header.precision for name, header in headers.items()} == {
+        "litert": "float32",
+        "native": "float32",
+        "bf16": "bfloat16",
+    }
+    assert len({header.weights_sha256 for header in headers.values()}) == 1
+    code, _, err = run("embed", demo_audio, "-o", tmp_path / "bf16.parquet")
+    assert code == 1
+    assert "precision" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--backend", "onnx"], ["no backend 'onnx'", "native or litert"]),
+        (["--precision", "fp8"], ["Unknown precision 'fp8'", "fp32, bf16, fp16, auto"]),
+        (["--precision", "fp16"], ["precision='bf16'"]),
+        (["--backend", "litert", "--compile"], ["backend='native'"]),
+    ],
+)
+def test_what_the_model_does_not_have(tmp_path, demo_audio, options, words):
+    code, _, err = run("embed", demo_audio, "-o", tmp_path / "x.parquet", *options)
+    assert code == 2
+    for word in words:
+        assert word in " ".join(err.split())
+    assert not (tmp_path / "x.parquet").exists()
 
 
 def test_messages(embedded):

@@ -115,6 +115,14 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+def load_module(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
 def run_page(page):
     # Classes of a page look themselves up in their module, as those of a real script do.
     module = types.ModuleType("page")
@@ -135,12 +143,15 @@ def test_python_of_a_page_runs(page, workplace, capsys):
         avex.embed("recordings", "birdnet", "embeddings.parquet")  # step 4 does it on the command line
     if page.name == "embed-a-season.md":
         avex.embed("season", "birdnet", "season.parquet")
+    if page.name == "aves.md":
+        load_module(Path(__file__).with_name("standins.py")).write_aves(workplace)
     if page.name == "your-own-model.md":
         (card,) = (code for _, code in blocks(page, "yaml"))
         (workplace / "pond.yml").write_text(card, encoding="utf-8")
     run_page(page)
     printed = capsys.readouterr().out
     expected = {
+        "aves.md": ["['outputs.0']", "(1, 249) 50.0", "12 12", "right"],
         "quickstart.md": [
             "(20, 1024)",
             "birdnet 3.0 soxr_hq",
@@ -155,6 +166,9 @@ def test_python_of_a_page_runs(page, workplace, capsys):
     }
     for text in expected[page.name]:
         assert text in printed, text
+    if page.name == "aves.md":
+        before, after = map(float, re.search(r"loss (\S+) -> (\S+),", printed).groups())
+        assert after < 0.8 * before
 
 
 @needs_birdnet
@@ -199,11 +213,7 @@ def test_every_public_name_is_documented():
 
 
 def make_reference():
-    spec = importlib.util.spec_from_file_location("make_cli_reference", DOCS / "make_cli_reference.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_module(DOCS / "make_cli_reference.py")
 
 
 def test_the_command_reference_is_up_to_date():

@@ -116,7 +116,7 @@ def test_what_litert_cannot_do_is_refused(options):
     from avex.embedding.engines import load_engine
 
     with pytest.raises(ConfigError):
-        load_engine("birdnet", **options)
+        load_engine("birdnet", backend="litert", **options)
 
 
 def test_species_of_a_place():

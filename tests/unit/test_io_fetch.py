@@ -217,7 +217,7 @@ class TestRemote:
 
     @pytest.mark.parametrize(
         ("uri", "package"),
-        [("gs://b/k", "gcsfs"), ("s3://b/k", "s3fs"), ("https://h/k", "aiohttp"), ("http://h/k", "aiohttp")],
+        [("gs://b/k", "gcsfs"), ("s3://b/k", "s3fs")],
     )
     def test_missing_package_names_the_extra(
         self, uri: str, package: str, monkeypatch: pytest.MonkeyPatch

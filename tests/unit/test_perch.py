@@ -240,7 +240,8 @@ def test_files_that_are_not_perch(tmp_path):
 def test_the_engine_gives_the_same_embeddings(graph):
     from avex.embedding.engines import load_engine
 
-    card = find_card("perch_v2").model_copy(update={"checkpoint_path": str(graph[0]), "sha256": None})
+    here = {"checkpoint_path": str(graph[0]), "sha256": None, "class_mapping_path": None}
+    card = find_card("perch_v2").model_copy(update=here)
     engine = load_engine(card, device="cpu")
     windows = clips().numpy()
     output = engine.session().run(windows, np.full(2, WINDOW))

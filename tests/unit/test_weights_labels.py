@@ -121,7 +121,7 @@ def test_files_that_are_not_label_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"not UTF-8 text \(byte 2\)"):
         LabelMap.load(tmp_path / "latin.txt")
     (tmp_path / "labels.csv").write_text("a,b\n")
-    with pytest.raises(ConfigError, match="is a table"):
+    with pytest.raises(ConfigError, match=r"is a table.*class_mapping_column"):
         LabelMap.load(tmp_path / "labels.csv")
     with pytest.raises(FileNotFoundError):
         LabelMap.load(tmp_path / "absent.json")
@@ -160,3 +160,41 @@ def test_labels_and_sources_need_no_torch() -> None:
         "assert not hasattr(w, 'absent')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+class TestColumns:
+    """Tables of labels, such as Perch's: one column, whose name is no label."""
+
+    def load(self, folder, text, column, name="labels.csv"):
+        (folder / name).write_text(text, encoding="utf-8")
+        return LabelMap.load(folder / name, column=column).labels
+
+    def test_the_header_is_no_label(self, tmp_path):
+        text = "inat2024_fsd50k\nAbeillia abeillei\nZosterops virens\nSpeech\n"
+        assert self.load(tmp_path, text, "inat2024_fsd50k") == (
+            "Abeillia abeillei",
+            "Zosterops virens",
+            "Speech",
+        )
+
+    def test_one_of_several_columns(self, tmp_path):
+        text = '\ufeffid, name\r\n7,"Wren, winter"\r\n\r\n8, Gr\u00fcnfink \r\n'
+        assert self.load(tmp_path, text, "name") == ("Wren, winter", "Gr\u00fcnfink")
+        assert self.load(tmp_path, "id\tname\n1\tWren, winter\n", "name", "labels.tsv") == ("Wren, winter",)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("ebird2021\nabethr1\n", "no column 'ebird2022'. Did you mean 'ebird2021'"),
+            ("", "no column 'ebird2022'. Its first line names none"),
+            ("ebird2022,ebird2022\na,b\n", "no column 'ebird2022'"),
+            ("id,ebird2022\n1,a\n2\n", "no value for 'ebird2022' in row 3"),
+            ("id,ebird2022\n1,a\n2,\n", "empty label at index 1"),
+            ("ebird2022\na\na\n", "label 'a' twice"),
+            ("ebird2022\n", "is empty"),
+        ],
+    )
+    def test_tables_that_cannot_be_read(self, tmp_path, text, message):
+        with pytest.raises(ConfigError) as caught:
+            self.load(tmp_path, text, "ebird2022")
+        assert message in str(caught.value)

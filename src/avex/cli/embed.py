@@ -48,7 +48,9 @@ def command(
     workers: o.Workers = None,
     batch_size: o.BatchSize = None,
     device: o.Device = None,
-    precision: o.PrecisionOption = o.Precision.float32,
+    backend: o.Backend = None,
+    precision: o.Precision = "fp32",
+    compile: o.Compile = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Turn recordings into one embedding per window, in a Parquet file that every tool can read.
@@ -78,7 +80,9 @@ def command(
             output,
             windows=o.window_options(window, overlap, tail, min_tail, channel, resampler),
             dtype=dtype.value,
-            precision=precision.value,
+            precision=precision,
+            backend=backend,
+            compile=compile,
             layers=[int(name) if name.lstrip("-").isdigit() else name for name in layers.split(",")],
             aggregation=aggregation,
             device=device,

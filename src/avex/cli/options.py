@@ -33,14 +33,6 @@ class Resampler(str, Enum):
     kaiser_best = "kaiser_best"
 
 
-class Precision(str, Enum):
-    """Arithmetic of the network."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
 INPUTS_HELP = (
     "Files, folders (recursive), globs, or manifests (.csv, .tsv, .parquet, .jsonl with a column path)."
 )
@@ -94,8 +86,26 @@ BatchSize = Annotated[
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps.", rich_help_panel=RUNNING)
 ]
-PrecisionOption = Annotated[
-    Precision, typer.Option("--precision", help="Arithmetic of the network.", rich_help_panel=RUNNING)
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="fp32|bf16|fp16|auto",
+        help="Arithmetic of the network; auto: the fastest that keeps the embeddings.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        help="What computes: native or litert for birdnet; default: the model's first.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile the network first; pays in long runs.", rich_help_panel=RUNNING),
 ]
 FailFast = Annotated[
     bool, typer.Option("--fail-fast", help="Stop at the first recording that fails.", rich_help_panel=RUNNING)

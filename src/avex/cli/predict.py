@@ -139,7 +139,9 @@ def command(
     workers: o.Workers = None,
     batch_size: o.BatchSize = None,
     device: o.Device = None,
-    precision: o.PrecisionOption = o.Precision.float32,
+    backend: o.Backend = None,
+    precision: o.Precision = "fp32",
+    compile: o.Compile = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Detect species in recordings and write selection tables for Raven, Audacity, Kaleidoscope and others.
@@ -182,7 +184,9 @@ def command(
             device=device,
             workers=workers,
             batch_size=batch_size,
-            precision=precision.value,
+            precision=precision,
+            backend=backend,
+            compile=compile,
             overwrite=overwrite,
             fail_fast=fail_fast,
             errors_csv=errors_csv,

@@ -2,6 +2,16 @@
 
 from avex.configs.audio import AudioConfig
 from avex.configs.model import ModelCard, ModelSpec, OutputFingerprint
+from avex.configs.probe import PROBE_CONFIGS, ProbeConfig
 from avex.configs.yaml_files import apply_patches, read_yaml
 
-__all__ = ["AudioConfig", "ModelCard", "ModelSpec", "OutputFingerprint", "apply_patches", "read_yaml"]
+__all__ = [
+    "PROBE_CONFIGS",
+    "AudioConfig",
+    "ModelCard",
+    "ModelSpec",
+    "OutputFingerprint",
+    "ProbeConfig",
+    "apply_patches",
+    "read_yaml",
+]

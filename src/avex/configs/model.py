@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
@@ -113,8 +113,10 @@ class ModelCard(BaseModel):
         description: One line.
         checkpoint_path: Path or URI of the weights (local, `hf://`, `gs://`, `s3://`, `https://`, `package://`).
         checkpoint_format: Layout of the weights; None to recognise it.
-        sha256: Checksum of the weights file.
+        sha256: Checksum of the weights file in hexadecimal: 64 digits, or at least the first 8 where no more is
+            published (as in torchvision's file names).
         class_mapping_path: Path or URI of the labels.
+        class_mapping_column: Column that holds the labels, if that is a CSV file with a header.
         num_classes: Number of labels, if the weights have a classifier and the number is published.
         embedding_dim: Length of an embedding.
         resampler: How audio of other rates is brought to the model's; part of the model's definition.
@@ -123,6 +125,8 @@ class ModelCard(BaseModel):
         license_note: What a user must know before using the weights or their output.
         paper: Where the model is described.
         citation: How to cite it, as BibTeX or plain text.
+        tensor_sha256: sha256 of the float32 bytes of single tensors, by their name in the model's state dict, as
+            far as published: they tell the right weights in another container from wrong ones (`avex check`).
         fingerprint: Expected output for the standard test signal.
 
     Example:
@@ -138,8 +142,9 @@ class ModelCard(BaseModel):
     description: str = ""
     checkpoint_path: str | None = None
     checkpoint_format: str | None = None
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")
     class_mapping_path: str | None = None
+    class_mapping_column: str | None = Field(default=None, min_length=1)
     num_classes: PositiveInt | None = None
     embedding_dim: PositiveInt | None = None
     resampler: Literal["soxr_hq", "kaiser_best"] = "soxr_hq"
@@ -148,6 +153,7 @@ class ModelCard(BaseModel):
     license_note: str | None = None
     paper: str | None = None
     citation: str | None = None
+    tensor_sha256: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = {}
     fingerprint: OutputFingerprint | None = None
 
     @model_validator(mode="before")

@@ -150,7 +150,9 @@ def predict(
     device: str | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
-    precision: str = "float32",
+    precision: str = "fp32",
+    backend: str | None = None,
+    compile: bool = False,
     overwrite: bool = False,
     fail_fast: bool = False,
     errors_csv: str | Path | None = None,
@@ -171,7 +173,10 @@ def predict(
         device: `cpu`, `cuda`, ...; None takes the model's.
         workers: Parallel sessions of the model.
         batch_size: Windows per call of the model.
-        precision: Arithmetic of the network.
+        precision: Arithmetic of the network: `fp32`, `bf16`, `fp16`, or `auto` for the fastest one that keeps
+            the embeddings.
+        backend: What computes: for BirdNET `native` (default) or `litert`, which needs no torch.
+        compile: Compile the network first; pays in long runs.
         overwrite: Replace results in the folder instead of going on with them.
         fail_fast: Raise at the first recording that fails.
         errors_csv: Where problems are listed; None means `errors.csv` in the folder.
@@ -197,7 +202,15 @@ def predict(
     engine = (
         model
         if not isinstance(model, (str, Path, ModelSpec, ModelCard))
-        else load_engine(model, device=device, workers=workers, batch_size=batch_size, precision=precision)
+        else load_engine(
+            model,
+            device=device,
+            workers=workers,
+            batch_size=batch_size,
+            precision=precision,
+            backend=backend,
+            compile=compile,
+        )
     )
     plan = replace(
         (windows or WindowOptions()).read_plan(engine),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -131,10 +131,12 @@ def embed(
     windows: WindowOptions | None = None,
     overlap: float = 0.0,
     dtype: Literal["float32", "float16"] = "float32",
-    precision: str = "float32",
+    precision: str = "fp32",
     layers: Sequence[str | int] = ("last_layer",),
     aggregation: str = "mean",
     device: str | None = None,
+    backend: str | None = None,
+    compile: bool = False,
     workers: int | None = None,
     batch_size: int | None = None,
     overwrite: bool = False,
@@ -155,10 +157,13 @@ def embed(
         windows: All options of windowing; `overlap` is a short cut for the commonest.
         overlap: Seconds that neighbouring windows share.
         dtype: Type in which embeddings are stored.
-        precision: Arithmetic of the network: `float32`, `bfloat16`, `float16`.
+        precision: Arithmetic of the network: `fp32`, `bf16`, `fp16`, or `auto` for the fastest one that keeps
+            the embeddings.
         layers: Layers that make up the embedding.
         aggregation: How their values are pooled.
         device: `cpu`, `cuda`, ...; None takes the model's.
+        backend: What computes: for BirdNET `native` (default) or `litert`, which needs no torch.
+        compile: Compile the network first; pays in long runs.
         workers: Parallel sessions of the model; None takes one per processor where that helps.
         batch_size: Windows per call of the model.
         overwrite: Replace an existing output instead of going on with it.
@@ -182,7 +187,17 @@ def embed(
         >>> store.to_numpy().shape
         (20, 1024)
     """
-    engine = _as_engine(model, device, workers, batch_size, precision, layers, aggregation)
+    engine = _as_engine(
+        model,
+        device=device,
+        workers=workers,
+        batch_size=batch_size,
+        precision=precision,
+        layers=layers,
+        aggregation=aggregation,
+        backend=backend,
+        compile=compile,
+    )
     if windows is None:
         windows = WindowOptions(overlap=overlap)
     elif overlap:
@@ -199,26 +214,8 @@ def embed(
     return _run(store, engine, plan, sources, errors_csv, fail_fast, on_progress, report)
 
 
-def _as_engine(
-    model: str | Path | ModelSpec | ModelCard | Engine,
-    device: str | None,
-    workers: int | None,
-    batch_size: int | None,
-    precision: str,
-    layers: Sequence[str | int],
-    aggregation: str,
-) -> Engine:
-    if not isinstance(model, (str, Path, ModelSpec, ModelCard)):
-        return model
-    return load_engine(
-        model,
-        device=device,
-        workers=workers,
-        batch_size=batch_size,
-        precision=precision,
-        layers=layers,
-        aggregation=aggregation,
-    )
+def _as_engine(model: str | Path | ModelSpec | ModelCard | Engine, **options: Any) -> Engine:
+    return load_engine(model, **options) if isinstance(model, (str, Path, ModelSpec, ModelCard)) else model
 
 
 def _run(

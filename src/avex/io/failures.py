@@ -18,6 +18,7 @@ _NETWORK_ERRORS = (
     ("botocore.exceptions", "ClientError"),
     ("gcsfs.retry", "HttpError"),
     ("google.auth.exceptions", "GoogleAuthError"),
+    ("http.client", "HTTPException"),
     ("httpx", "HTTPError"),
     ("httpx2", "HTTPError"),
     ("requests.exceptions", "RequestException"),

@@ -39,7 +39,7 @@ def fetch(
         FileNotFoundError: There is no such file, here or there (`MissingFileError`).
         OfflineError: The file is not cached, and the network may not or cannot be used.
         ChecksumError: The file is not the one that `sha256` says.
-        MissingExtraError: `gs://`, `s3://` and `https://` need the extra `cloud`.
+        MissingExtraError: `gs://` and `s3://` need the extra `cloud`.
         ConfigError: The URI is incomplete.
         UnknownNameError: The scheme is unknown.
 

@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 
 from avex._core.errors import ConfigError
-from avex.io.checksum import sha256_of
+from avex.io.checksum import matches_sha256
 from avex.io.failures import is_local_failure, network_errors, not_available, not_there
 from avex.io.uris import HubFile
+
+_TIMEOUT = 10.0  # seconds, for the first answer of the Hub
 
 
 def hub_cache_folder(cache_dir: str | Path | None = None) -> Path:
@@ -62,7 +64,7 @@ def fetch_from_hub(
         MissingFileError: The Hub has no such file, or it is private.
         OfflineError: It is not cached, and the network may not or cannot be used.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.utils import (
         EntryNotFoundError,
         LocalEntryNotFoundError,
@@ -73,8 +75,12 @@ def fetch_from_hub(
     file, folder = HubFile.parse(uri), hub_cache_folder(cache_dir)
     try:
         cached = find_in_hub_cache(uri, cache_dir)
-        if cached is not None and sha256 is not None and sha256_of(cached) == sha256.strip().lower():
+        if cached is not None and sha256 is not None and matches_sha256(cached, sha256):
             return cached
+        if cached is None and not offline:
+            # One question, since the client's download asks an unreachable Hub six times over half a minute.
+            url = hf_hub_url(file.repo_id, file.filename, repo_type=file.repo_type, revision=file.revision)
+            get_hf_file_metadata(url, timeout=_TIMEOUT)
         return Path(
             hf_hub_download(
                 file.repo_id,

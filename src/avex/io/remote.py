@@ -14,13 +14,16 @@ from fsspec.core import url_to_fs
 from avex._core.errors import MissingExtraError, OfflineError, UnknownNameError, did_you_mean
 from avex.io.atomic import atomic_write
 from avex.io.cache import CacheEntry, CacheRecord
+from avex.io.checksum import normal_sha256
 from avex.io.failures import is_local_failure, network_errors, not_available, not_there
+from avex.io.http import HttpFiles
 from avex.io.uris import scheme_of
 
 logger = logging.getLogger(__name__)
 
 _BLOCK = 1 << 20
-_PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "http": "aiohttp", "https": "aiohttp"}
+_PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs"}
+_WEB = ("http", "https")
 # What the file systems call the things that change with a file's content.
 _VERSION_KEYS = ("ETag", "etag", "md5Hash", "generation", "VersionId", "LastModified", "mtime", "size")
 
@@ -48,7 +51,7 @@ def fetch_from_remote(
     """
     entry = CacheEntry.of(uri, cache_dir)
     known = entry.record()
-    if known and (offline or (sha256 is not None and known.sha256 == sha256.strip().lower())):
+    if known and (offline or (sha256 is not None and known.sha256.startswith(normal_sha256(sha256)))):
         return entry.file
     if offline:
         raise not_available(uri, entry.folder)
@@ -69,6 +72,8 @@ def fetch_from_remote(
 
 def _filesystem(uri: str) -> tuple[Any, str]:
     scheme = scheme_of(uri)
+    if scheme in _WEB:  # fsspec would need aiohttp for these, which is not in the core
+        return HttpFiles(), uri
     try:
         return url_to_fs(uri)
     except ImportError as error:
@@ -80,7 +85,7 @@ def _filesystem(uri: str) -> tuple[Any, str]:
             "pip install 'avex[cloud]', or download the file yourself and give its path."
         ) from error
     except ValueError as error:
-        schemes = ["hf", "file", *_PACKAGES]
+        schemes = ["hf", "file", *_WEB, *_PACKAGES]
         raise UnknownNameError(
             f"Unknown kind of URI '{scheme}://' in '{uri}'.{did_you_mean(scheme, schemes)} Known: paths, "
             f"{', '.join(f'{name}://' for name in schemes)} and what fsspec {fsspec.__version__} knows."

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from avex.configs import AudioConfig
-from avex.models.features import Aggregation, Features, TokenLayout
-from avex.models.layers import select_layers, tap_layers
+from avex.models.autocast import in_precision, wrap_methods
+from avex.models.compiled import without_compiler
+from avex.models.features import Aggregation, Features, PaddingRule, TokenLayout
+from avex.models.layers import OWN_OUTPUT, LayerError, named_layers, select_layers, tap_layers
+from avex.models.tapped import LayerAggregation, join_layers, read_layers
 
 if TYPE_CHECKING:
     from avex.weights.labels import LabelMap
@@ -32,6 +35,12 @@ class ModelBase(nn.Module):
     Attributes:
         label_mapping: Labels of the classifier, or None.
         layout: Meaning of the axes of the features.
+        padding_rule: What a padding mask does. `masked`: a padded clip gives the embedding that it gives alone.
+            `leaks`: the mask is used, but padding still changes the embedding. `none`: the mask is ignored and
+            padding is heard as silence.
+        precision: `fp32`, `bf16` or `fp16`; `avex.models.precision.set_precision` changes it.
+        low_precision_ok: Whether embeddings in bfloat16 are those in float32 (cosine above 0.999), so that `auto`
+            may choose it.
 
     Example:
         >>> class Tiny(ModelBase):
@@ -47,6 +56,17 @@ class ModelBase(nn.Module):
     name: ClassVar[str] = ""
     head_prefixes: ClassVar[tuple[str, ...]] = ("classifier.",)
     layout: TokenLayout = TokenLayout("vector")
+    # Layout of tapped token layers, where the model's own output is something else.
+    token_layout: TokenLayout | None = None
+    padding_rule: PaddingRule = "none"
+    precision: str = "fp32"
+    low_precision_ok: bool = True
+    # What autocast computes in; None for float32.
+    low_dtype: torch.dtype | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        wrap_methods(cls)
 
     def __init__(
         self,
@@ -59,7 +79,7 @@ class ModelBase(nn.Module):
         self.audio_config = AudioConfig(**audio_config) if isinstance(audio_config, Mapping) else audio_config
         self.return_features_only = return_features_only
         self.label_mapping: LabelMap | None = None
-        self._selected_layers: list[str] = []
+        self._selected_layers: list[str | int] = []
         self._spectrogram: Any = None
 
     # -- facts -------------------------------------------------------------------------------------------
@@ -109,6 +129,7 @@ class ModelBase(nn.Module):
 
     # -- running -----------------------------------------------------------------------------------------
 
+    @in_precision
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Logits (B, C), or unpooled features if the model has no classifier.
 
@@ -119,6 +140,7 @@ class ModelBase(nn.Module):
         features = self.forward_features(x, padding_mask)
         return features.values if self.return_features_only else self.forward_head(features)
 
+    @in_precision
     def forward_features(self, x: Tensor, padding_mask: Tensor | None = None) -> Features:
         """Unpooled features of a waveform (B, S).
 
@@ -127,6 +149,7 @@ class ModelBase(nn.Module):
         """
         return self._features_and_output(x, padding_mask)[0]
 
+    @in_precision
     def forward_head(self, features: Features) -> Tensor:
         """Logits (B, C) of unpooled features."""
         head = getattr(self, "classifier", None)
@@ -134,6 +157,7 @@ class ModelBase(nn.Module):
             raise ValueError(f"{type(self).__name__} has no classifier. Load it with num_classes=...")
         return head(features.pooled("mean"))
 
+    @in_precision
     def embed(
         self,
         x: Tensor,
@@ -146,20 +170,25 @@ class ModelBase(nn.Module):
         Args:
             x: (B, S) waveform at `sample_rate`.
             layers: Which layers; several are concatenated. `last_layer` is the model's own output.
-            aggregation: `mean`, `max`, `cls_token`, or `none` for unpooled values.
+            aggregation: `mean`, `max`, `cls_token`, or `none` for the unpooled values of one layer.
             padding_mask: (B, S) bool, True where padded.
 
         Returns:
             (B, D) for pooled aggregations.
+
+        Raises:
+            ValueError: Several layers without pooling, which have no common shape.
         """
-        if list(layers) in (["last_layer"], ["backbone"]):
-            return self.forward_features(x, padding_mask).pooled(aggregation)
-        names = self.resolve_layers(layers)
-        with tap_layers(self, names) as taps:
-            self.forward_features(x, padding_mask)
-        pooled = [self._as_features(taps[name]).pooled(aggregation) for name in names]
+        features = list(self.layer_features(x, layers, padding_mask).values())
+        if aggregation == "none" and len(features) > 1:
+            raise ValueError(
+                f"aggregation='none' gives one tensor per layer, and embed returns one tensor for {len(features)} "
+                "layers. Use extract_embeddings(x, layers=...), or pool."
+            )
+        pooled = [layer.pooled(aggregation) for layer in features]
         return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
 
+    @in_precision
     def embed_and_classify(
         self, x: Tensor, padding_mask: Tensor | None = None, aggregation: Aggregation = "mean"
     ) -> tuple[Tensor, Tensor]:
@@ -226,42 +255,115 @@ class ModelBase(nn.Module):
 
     def resolve_layers(self, layers: Sequence[str | int]) -> list[str]:
         """Turn layer selectors into names (`avex.models.layers.select_layers`)."""
-        return select_layers(
-            layers, self.get_model_layers(), [name for name, _ in self.named_modules() if name]
-        )
+        return select_layers(layers, self.get_model_layers(), [name for name in named_layers(self) if name])
+
+    def layer_keys(self, layers: Sequence[str | int]) -> list[str]:
+        """Names under which `layer_features` returns a selection.
+
+        Real names of modules, except for `last_layer` and its other name `backbone`: they mean the model's own
+        output, which some families make of more than their last layer, and have the name `last_layer`.
+
+        Raises:
+            LayerError: A selector fits nothing.
+        """
+        keys: list[str] = []
+        for layer in layers:
+            keys += [OWN_OUTPUT] if layer in (OWN_OUTPUT, "backbone") else self.resolve_layers([layer])
+        if not keys:
+            raise LayerError("No layers are selected. Name some, or 'last_layer'.")
+        return list(dict.fromkeys(keys))
+
+    @in_precision
+    def layer_features(
+        self,
+        x: Tensor | Mapping[str, Tensor],
+        layers: Sequence[str | int] = (OWN_OUTPUT,),
+        padding_mask: Tensor | None = None,
+    ) -> dict[str, Features]:
+        """Features of any layers, from one forward pass.
+
+        Each layer has the meaning of its own axes: token layers the model's, with its prefix tokens and its mask;
+        maps of convolutions (B, C, F, T) their own frame rate. Gradients flow unless they are switched off.
+
+        A module whose output has three axes and is not one of a family's token layers is taken for (B, T, C),
+        except `nn.Conv1d` and its norms and pools (B, C, T). Outputs (T, B, C) cannot be told from that when T
+        equals B: put batches first.
+
+        Args:
+            x: (B, S) waveform, or a mapping with `raw_wav` and optionally `padding_mask`.
+            layers: Selectors, as in `layer_keys`.
+            padding_mask: (B, S) bool, True where padded.
+
+        Returns:
+            `Features` by the names of `layer_keys`, in that order.
+
+        Raises:
+            LayerError: A selector fits nothing, or a layer that did not run in this pass.
+            ValueError: A layer whose output is not batch first, or has no 2 to 4 axes.
+
+        Example:
+            >>> model.layer_features(audio, ["layer_6", "last_layer"])["last_layer"].sequence()  # doctest: +SKIP
+        """
+        waveform, mask = waveform_and_mask(x, padding_mask)
+        keys = self.layer_keys(layers)
+        if keys == [OWN_OUTPUT]:
+            return {OWN_OUTPUT: self.forward_features(waveform, mask)}
+        return without_compiler(read_layers)(self, keys, waveform, mask)
 
     def register_hooks_for_layers(self, layer_names: Sequence[str | int]) -> list[str]:
-        """Remember a selection of layers for `extract_embeddings`; nothing is hooked."""
-        self._selected_layers = self.resolve_layers(layer_names)
-        return list(self._selected_layers)
+        """Remember a selection of layers for `extract_embeddings`; nothing is hooked.
 
+        Returns:
+            The names of the layers.
+        """
+        names = self.resolve_layers(layer_names)
+        self._selected_layers = list(layer_names)
+        return names
+
+    @in_precision
     def extract_embeddings(
         self,
         x: Tensor | Mapping[str, Tensor],
         *,
+        layers: Sequence[str | int] | None = None,
         padding_mask: Tensor | None = None,
-        aggregation: Aggregation = "none",
-    ) -> Tensor:
-        """Embeddings of the layers chosen with `register_hooks_for_layers`.
+        aggregation: LayerAggregation = "none",
+        return_layers: type[dict] | type[list] | None = None,
+        freeze_backbone: bool = False,
+    ) -> Tensor | list[Tensor] | dict[str, Tensor]:
+        """Embeddings of layers.
 
         Args:
             x: (B, S) waveform, or a mapping with `raw_wav` and optionally `padding_mask`.
+            layers: Selectors; None takes what was chosen with `register_hooks_for_layers`.
             padding_mask: (B, S) bool, True where padded.
-            aggregation: See `embed`.
+            aggregation: `mean`, `max`, `cls_token`: one vector per layer. `none`: the layer's output as it is.
+                `concat`: one sequence (B, N, sum of C) of all layers, without prefix tokens.
+            return_layers: `dict` for tensors by name, `list` for one tensor per layer.
+            freeze_backbone: Compute without gradients.
+
+        Returns:
+            One layer: its tensor. Several: vectors side by side (B, sum of D); with `none` a list in order.
 
         Raises:
-            ValueError: No layers were chosen, or the input is None or empty.
+            ValueError: No layers were chosen, or the input is None or empty, or `concat` with layers of different
+                lengths.
+            LayerError: A selector fits nothing.
+
+        Example:
+            >>> model.extract_embeddings(audio, layers=["all"], return_layers=dict)     # doctest: +SKIP
         """
-        if isinstance(x, Mapping):
-            padding_mask = x.get("padding_mask", padding_mask)
-            x = x["raw_wav"]
-        if x is None:
-            raise ValueError("Input tensor cannot be None.")
-        if x.numel() == 0:
-            raise ValueError("Audio tensor cannot be empty.")
-        if not self._selected_layers:
-            raise ValueError("No layers are selected. Call register_hooks_for_layers(['last_layer']) first.")
-        return self.embed(x, self._selected_layers, aggregation, padding_mask)
+        waveform, mask = waveform_and_mask(x, padding_mask)
+        if layers is None:
+            layers = self._selected_layers
+        if not layers:
+            raise ValueError(
+                "No layers are selected. Pass layers=['last_layer'], or call "
+                "register_hooks_for_layers(['last_layer']) first."
+            )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not freeze_backbone):
+            features = self.layer_features(waveform, layers, mask)
+        return join_layers(features, aggregation, return_layers)
 
     # -- for classes that define only `forward` --------------------------------------------------------------
 
@@ -291,3 +393,29 @@ class ModelBase(nn.Module):
         if kinds[values.ndim] == self.layout.kind:
             return Features(values, self.layout)
         return Features(values, TokenLayout(kinds[values.ndim]))  # type: ignore[arg-type]
+
+
+def waveform_and_mask(
+    x: Tensor | Mapping[str, Tensor], padding_mask: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Take a batch apart.
+
+    Args:
+        x: Waveforms, or a mapping with `raw_wav` and optionally `padding_mask`.
+        padding_mask: The mask, unless the mapping has one.
+
+    Raises:
+        ValueError: There are no waveforms, or no samples in them.
+    """
+    if isinstance(x, Mapping):
+        if "raw_wav" not in x:
+            raise ValueError(
+                f"A batch must hold waveforms as 'raw_wav'; this one holds {', '.join(x) or 'none'}."
+            )
+        padding_mask = x.get("padding_mask", padding_mask)
+        x = x["raw_wav"]
+    if x is None:
+        raise ValueError("Input tensor cannot be None.")
+    if x.numel() == 0:
+        raise ValueError("Audio tensor cannot be empty.")
+    return x, padding_mask

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Aggregation = Literal["mean", "max", "cls_token", "none"]
+PaddingRule = Literal["masked", "leaks", "none"]  # `ModelBase.padding_rule`
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,39 @@ class Features:
         if layout.kind == "map":
             batch, channels, bins, steps = self.values.shape
             return self.values.permute(0, 3, 1, 2).reshape(batch, steps, channels * bins)
+        return _bands_last(self.values[:, layout.num_prefix_tokens :], layout).flatten(2)
+
+    def sequence_mask(self) -> Tensor | None:
+        """Padding of the steps of `sequence()`, (B, T) bool: a step is padding if all its bands are."""
+        mask = self.padding_mask
+        if mask is None or self.layout.kind == "vector":
+            return None
+        if self.layout.kind == "map" or self.layout.freq_bins == 1:
+            return mask
+        return _bands_last(mask, self.layout).all(-1)
+
+    def tokens(self) -> Tensor:
+        """Return one row per token, what heads for sequences read: (B, N, C).
+
+        Tokens come without prefix tokens and ordered by time, the bands of a step one after the other. Maps give
+        one row per time step, (B, T, C*F), as in `sequence()`, and vectors a single row.
+        """
+        layout = self.layout
+        if layout.kind != "tokens":
+            return self.sequence()
         tokens = self.values[:, layout.num_prefix_tokens :]
-        batch, count, channels = tokens.shape
-        if count % layout.freq_bins:
-            raise ValueError(f"{count} tokens do not divide into {layout.freq_bins} frequency bands.")
-        steps = count // layout.freq_bins
-        if layout.order == "freq":
-            tokens = tokens.reshape(batch, layout.freq_bins, steps, channels).transpose(1, 2)
-        return tokens.reshape(batch, steps, layout.freq_bins * channels)
+        if layout.order == "time" or layout.freq_bins == 1:
+            return tokens
+        return _bands_last(tokens, layout).flatten(1, 2)
+
+    def tokens_mask(self) -> Tensor | None:
+        """Padding of the rows of `tokens()`, (B, N) bool, or None."""
+        mask, layout = self.padding_mask, self.layout
+        if mask is None or layout.kind == "vector":
+            return None
+        if layout.kind == "map" or layout.order == "time" or layout.freq_bins == 1:
+            return mask
+        return _bands_last(mask, layout).flatten(1)
 
     def frame_times(self) -> Tensor:
         """Start of each time step in seconds, (T,).
@@ -126,6 +152,16 @@ class Features:
         return mask
 
 
+def _bands_last(tokens: Tensor, layout: TokenLayout) -> Tensor:
+    """Tokens (B, T*F, ...) as (B, T, F, ...), whichever way they are ordered."""
+    count, bins = tokens.shape[1], layout.freq_bins
+    if count % bins:
+        raise ValueError(f"{count} tokens do not divide into {bins} frequency bands.")
+    if layout.order == "freq":
+        return tokens.unflatten(1, (bins, count // bins)).transpose(1, 2)
+    return tokens.unflatten(1, (count // bins, bins))
+
+
 def _masked_pool(tokens: Tensor, mask: Tensor | None, aggregation: str) -> Tensor:
     if mask is None:
         return tokens.mean(1) if aggregation == "mean" else tokens.amax(1)
@@ -133,5 +169,5 @@ def _masked_pool(tokens: Tensor, mask: Tensor | None, aggregation: str) -> Tenso
     # A clip that is padding throughout has nothing to leave out: all its tokens count.
     keep = keep | mask.all(1)[:, None, None]
     if aggregation == "mean":
-        return (tokens * keep).sum(1) / keep.sum(1)
+        return tokens.masked_fill(~keep, 0.0).sum(1) / keep.sum(1)
     return tokens.masked_fill(~keep, float("-inf")).amax(1)

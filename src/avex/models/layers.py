@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from avex._core.errors import UnknownNameError, did_you_mean
+from avex.models.compiled import is_compiled, is_exporting, plain_calls
+
+OWN_OUTPUT = "last_layer"
+"""Key of the model's own output among layers."""
 
 
 class LayerError(UnknownNameError):
@@ -36,15 +42,17 @@ def tap_layers(
 ) -> Iterator[dict[str, Tensor]]:
     """Collect what the named sub-modules put out while the block runs.
 
-    The hooks live as long as the `with` block, so several users of one model never disturb each other.
+    The hooks live as long as the `with` block and hear only the thread that opened it, so several users of one
+    model never disturb each other. Parts of the model that `torch.compile` compiled, and that contain a tapped
+    layer, run uncompiled in this thread meanwhile: compiled code does not call hooks.
 
     Args:
         module: The model.
-        names: Sub-module names as in `named_modules()`.
+        names: Sub-module names as in `named_modules()`, without the `_orig_mod` of compiled modules.
         inputs: Collect each layer's first input instead of its output.
 
     Yields:
-        A dict that holds, after a forward pass, the tensor of each layer.
+        A dict that holds, after a forward pass, the tensor of each layer that ran. Tensors keep their gradients.
 
     Raises:
         LayerError: A name is not a sub-module.
@@ -57,22 +65,45 @@ def tap_layers(
         >>> taps["0"].shape
         torch.Size([1, 3])
     """
-    modules = dict(module.named_modules())
     outputs: dict[str, Tensor] = {}
-    handles = []
-    try:
+    if not names:
+        yield outputs
+        return
+    modules = named_layers(module)
+    thread = threading.get_ident()
+    with ExitStack() as stack:
+        for part in _compiled_around(modules, names):
+            stack.enter_context(plain_calls(part))
         for name in names:
             if name not in modules:
                 raise LayerError(f"The model has no layer '{name}'.{did_you_mean(name, modules)}")
 
             def hook(_module: nn.Module, args: Any, output: Any, name: str = name) -> None:
-                outputs[name] = first_tensor(args if inputs else output)
+                # A compiler that traces this in another thread must not build it in; an exporter must.
+                if (is_exporting() or not is_compiling()) and threading.get_ident() == thread:
+                    outputs[name] = first_tensor(args if inputs else output)
 
-            handles.append(modules[name].register_forward_hook(hook))
+            stack.callback(modules[name].register_forward_hook(hook).remove)
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def named_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """All sub-modules by name; what `torch.compile` wraps has the name that it would have without."""
+    return {
+        ".".join(part for part in name.split(".") if part != "_orig_mod"): sub
+        for name, sub in module.named_modules()
+    }
+
+
+def _compiled_around(modules: dict[str, nn.Module], names: Sequence[str]) -> list[nn.Module]:
+    """Compiled modules that are or contain one of the named."""
+    # A wrapper shares its name with what it wraps, which therefore hides it among `modules`.
+    wrappers = [sub for parent in modules.values() for sub in parent._modules.values() if sub is not None]
+    compiled = {id(sub): sub for sub in [*modules.values(), *wrappers] if is_compiled(sub)}
+    if not compiled:
+        return []
+    tapped = {id(modules[name]) for name in names if name in modules}
+    return [part for part in compiled.values() if any(id(sub) in tapped for sub in part.modules())]
 
 
 def select_layers(targets: Sequence[str | int], layers: Sequence[str], modules: Sequence[str]) -> list[str]:

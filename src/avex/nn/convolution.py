@@ -39,7 +39,13 @@ class FoldableConv2d(nn.Conv2d):
 
     Changes of parameters through `load_state_dict`, optimisers, `torch.no_grad()` code, `.to()` and assignment
     are noticed. A write through `parameter.data` is noticed only from the next `train()` on.
+
+    Attributes:
+        keeps_float32: The folded copy is made and kept in the low precision; from rounded weights it would be
+            rounded twice.
     """
+
+    keeps_float32 = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -17,13 +17,15 @@ from avex.weights.source import WeightSource
 if TYPE_CHECKING:
     from avex.weights.adapter import CheckpointAdapter, KeyMapAdapter, StateDictAdapter, choose_adapter
     from avex.weights.apply import apply_state
-    from avex.weights.fingerprint import compare, output_fingerprint, state_fingerprint
+    from avex.weights.fingerprint import compare, output_fingerprint, state_fingerprint, weights_identity
     from avex.weights.readers import Checkpoint, read_checkpoint, read_header
 
 _LAZY = {
     **dict.fromkeys(("CheckpointAdapter", "KeyMapAdapter", "StateDictAdapter", "choose_adapter"), "adapter"),
     "apply_state": "apply",
-    **dict.fromkeys(("compare", "output_fingerprint", "state_fingerprint"), "fingerprint"),
+    **dict.fromkeys(
+        ("compare", "output_fingerprint", "state_fingerprint", "weights_identity"), "fingerprint"
+    ),
     **dict.fromkeys(("Checkpoint", "read_checkpoint", "read_header"), "readers"),
 }
 
@@ -45,6 +47,7 @@ __all__ = [
     "read_header",
     "split_label",
     "state_fingerprint",
+    "weights_identity",
 ]
 
 

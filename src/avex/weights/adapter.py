@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from avex._core.errors import UnknownNameError, WeightsError, did_you_mean
 from avex.weights.keymap import KeyMap, shown
 from avex.weights.sniff import FILE_FORMATS
+from avex.weights.wrappers import strip_wrappers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put in front
 _PREFIXES = ("model.", "backbone.")
 
 
@@ -121,7 +121,7 @@ class StateDictAdapter:
 
     def _candidates(self, keys: list[str]) -> Iterator[list[str]]:
         yield keys
-        bare = _without_wrappers(keys)
+        bare = list(strip_wrappers(keys)[0].values())
         yield bare
         for heads in ((), self.head_prefixes):
             body = [name for name in bare if not name.startswith(heads)]
@@ -175,11 +175,3 @@ def choose_adapter(
         f"tried: {', '.join(formats) or 'none'}. First unmatched keys: {shown(sorted(found))}. Pass "
         "checkpoint_format=... if it is one of these formats, or the checkpoint_path=... of another file."
     )
-
-
-def _without_wrappers(keys: list[str]) -> list[str]:
-    for prefix in _WRAPPERS:
-        if keys and all(key.startswith(prefix) for key in keys):
-            # One may stand before the other, so look again after each.
-            return _without_wrappers([key.removeprefix(prefix) for key in keys])
-    return keys

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from avex._core.errors import WeightsError
+from avex.weights.deferred import DeferredInitialisation
 from avex.weights.keymap import shown
 from avex.weights.report import LoadReport
 
@@ -24,6 +25,10 @@ def apply_state(
     optional: Sequence[str] = (),
     ignored: Iterable[str] = (),
     source: str = "",
+    layout: str = "",
+    notes: Iterable[str] = (),
+    deferred: DeferredInitialisation | None = None,
+    take_over: bool = False,
 ) -> LoadReport:
     """Copy a state dict into a module, or change nothing and say why.
 
@@ -40,6 +45,12 @@ def apply_state(
         optional: Names, or patterns with `*`, that the checkpoint may lack.
         ignored: Names that were left out before this call, for the report.
         source: Where the checkpoint came from, for messages and the report.
+        layout: Name of the checkpoint's layout, for the report.
+        notes: What the report shall say besides.
+        deferred: What the module was built under, if its parameters have no values yet; those that the
+            checkpoint lacks get theirs now.
+        take_over: The tensors are the caller's to give away: a parameter that is not filled yet takes the memory
+            of its tensor instead of a copy.
 
     Returns:
         The report, in which every name of both sides occurs.
@@ -64,15 +75,16 @@ def apply_state(
     left_out = (key for key in state if key not in wanted and key not in reset)
     plan.match(wanted, exempt=frozenset(reset), optional=tuple(optional))
     plan.check_values(heads)
-    notes = plan.copy()
+    conversions = plan.copy(deferred, take_over)
     return LoadReport(
         loaded=(*plan.loaded, *plan.shared),
         missing=tuple(plan.missing),
         reset=reset,
         ignored=(*left_out, *ignored),
         source=source,
+        layout=layout,
         num_parameters=sum(target.numel() for target in plan.distinct_targets()),
-        notes=notes,
+        notes=(*notes, *conversions),
     )
 
 
@@ -146,19 +158,34 @@ class _Plan:
                     f"parameter in {self._name}. Nothing was loaded. It is the file of another architecture."
                 )
 
-    def copy(self) -> tuple[str, ...]:
+    def copy(self, deferred: DeferredInitialisation | None, take_over: bool) -> tuple[str, ...]:
         """Write the values into the module; return notes for the report."""
         converted: dict[tuple[torch.dtype, torch.dtype], int] = {}
         done: set[int] = set()
+        given: set[int] = set()  # memory that a parameter has taken over
         with torch.no_grad():
             for name, tensor in self.loaded.items():
                 target = self.targets[name]
                 if tensor.dtype != target.dtype:
                     pair = (tensor.dtype, target.dtype)
                     converted[pair] = converted.get(pair, 0) + 1
-                if id(target) not in done:
+                if id(target) in done:
+                    continue
+                done.add(id(target))
+                if (
+                    take_over
+                    and deferred
+                    and deferred.is_unfilled(target)
+                    and _replaces(tensor, target, given)
+                ):
+                    target.data = tensor
+                    given.add(tensor.data_ptr())
+                else:
                     target.copy_(tensor)
-                    done.add(id(target))
+                if deferred:
+                    deferred.filled(target)
+        if deferred:
+            deferred.fill()
         return tuple(
             f"{count} converted from {_short(old)} to {_short(new)}"
             for (old, new), count in converted.items()
@@ -206,6 +233,17 @@ def _kind(tensor: Tensor) -> str:
     return "complex" if tensor.is_complex() else "float" if tensor.is_floating_point() else "integer"
 
 
+def _replaces(tensor: Tensor, target: Tensor, given: set[int]) -> bool:
+    """Whether a tensor can be a parameter's memory: like it in all but the values, and nobody else's."""
+    return (
+        tensor.dtype == target.dtype
+        and tensor.device == target.device
+        and tensor.stride() == target.stride()
+        and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+        and tensor.data_ptr() not in given
+    )
+
+
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
@@ -213,5 +251,6 @@ def _short(dtype: torch.dtype) -> str:
 def _is_finite(tensor: Tensor) -> bool:
     if _kind(tensor) == "integer" or tensor.numel() == 0:
         return True
-    # A sum needs no memory and shows any NaN or infinity; it can overflow by itself, hence the second look.
-    return bool(torch.isfinite(tensor.detach().sum())) or bool(torch.isfinite(tensor).all())
+    # A norm needs no memory and shows any NaN or infinity; it can overflow by itself, hence the second look.
+    norm = torch.linalg.vector_norm(tensor.detach())
+    return bool(torch.isfinite(norm)) or bool(torch.isfinite(tensor).all())

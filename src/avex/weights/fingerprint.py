@@ -15,6 +15,44 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _NUM_SAMPLES = 8
+_IDENTITY = "_weights_identity"
+
+
+def weights_identity(model: nn.Module) -> str:
+    """Return what the weights that a model was loaded with are called in results: a sha256.
+
+    Two loads with the same identity compute the same embeddings. It is the sha256 of the file where the file
+    was verified against its card, or is a graph; otherwise `state_fingerprint` of the weights without the
+    classifier, whose fresh values differ from load to load and which no embedding depends on.
+
+    The answer is computed on the first call and kept on the model: it names the weights as they were then, so
+    that it outlives a conversion to another precision. `load_model` asks before it converts. Training does
+    not change it; save what was trained and load it.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> import torch
+        >>> layer = torch.nn.Linear(2, 2)
+        >>> weights_identity(layer) == weights_identity(layer.bfloat16())
+        True
+    """
+    known: str | None = model.__dict__.get(_IDENTITY)
+    if known is None:
+        heads = tuple(getattr(model, "head_prefixes", ("classifier.",)))
+        state = {name: value for name, value in model.state_dict().items() if not name.startswith(heads)}
+        known = state_fingerprint(state)
+        set_weights_identity(model, known)
+    return known
+
+
+def set_weights_identity(model: nn.Module, sha256: str) -> None:
+    """Say what a model's weights are called, where that is known without a look at them."""
+    model.__dict__[_IDENTITY] = sha256
 
 
 def state_fingerprint(state: nn.Module | Mapping[str, Tensor]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import reprlib
@@ -9,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from avex._core.errors import ConfigError
+from avex._core.errors import ConfigError, did_you_mean
 from avex.io import fetch
 
 _TABLES = ("label_to_index", "index_to_label")
@@ -69,12 +71,14 @@ class LabelMap(dict[str, Any]):
         return cls(_ordered_labels(value, source))
 
     @classmethod
-    def load(cls, path: str | Path, *, offline: bool | None = None) -> LabelMap:
-        """Read a label file: JSON, or text with one label per line, in UTF-8.
+    def load(cls, path: str | Path, *, column: str | None = None, offline: bool | None = None) -> LabelMap:
+        """Read a label file in UTF-8: JSON, text with one label per line, or a column of a table.
 
         Args:
             path: Local path or any URI that `avex.io.fetch` understands. `.txt` is read as text; otherwise a
                 file that begins with `{` or `[`, or that is named `.json`, is read as JSON.
+            column: Column of labels of a CSV file whose first line names its columns. Such a file is never read
+                without: a header would be taken for a label, and all others would be off by one.
             offline: As for `avex.io.fetch`.
 
         Raises:
@@ -84,14 +88,15 @@ class LabelMap(dict[str, Any]):
         """
         file, source = fetch(path, offline=offline), f"label file '{path}'"
         suffix = file.suffix.lower()
-        if suffix in (".csv", ".tsv"):
-            raise ConfigError(f"The {source} is a table. Expected {_SHAPES}. Keep only its column of labels.")
-        try:
-            text = file.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
+        if column is None and suffix in (".csv", ".tsv"):
             raise ConfigError(
-                f"The {source} is not UTF-8 text (byte {error.start}). Save it as UTF-8 and try again."
-            ) from error
+                f"The {source} is a table. Expected {_SHAPES}. Say which column holds the labels "
+                "(class_mapping_column in a card, column=... here), or keep only that one, without a header, in a "
+                ".txt file."
+            )
+        text = _text(file, source)
+        if column is not None:
+            return cls(_checked(_column(text, column, "\t" if suffix == ".tsv" else ",", source), source))
         if suffix == ".json" or (suffix != ".txt" and text.lstrip()[:1] in ("{", "[")):
             return cls.from_mapping(_parse_json(text, source), source)
         # Not splitlines: it also splits at rare characters (form feed, U+2028) that a label might hold.
@@ -210,6 +215,33 @@ def _checked(labels: Iterable[object], source: str) -> list[str]:
     if not ordered:
         raise ConfigError(f"The {source} is empty. Expected {_SHAPES}.")
     return ordered
+
+
+def _text(file: Path, source: str) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"The {source} is not UTF-8 text (byte {error.start}). Save it as UTF-8 and try again."
+        ) from error
+
+
+def _column(text: str, column: str, delimiter: str, source: str) -> list[str]:
+    """Return the cells below a column's name, in the order of the rows; empty lines count for nothing."""
+    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+    header = [name.strip() for name in rows[0]] if rows else []
+    if header.count(column) != 1:
+        raise ConfigError(
+            f"The {source} has no column '{column}'.{did_you_mean(column, header)} Its first line names "
+            f"{', '.join(map(repr, header[:8])) or 'none'}{', ...' * (len(header) > 8)}."
+        )
+    place = header.index(column)
+    short = next((number for number, row in enumerate(rows, start=1) if len(row) <= place), None)
+    if short is not None:
+        raise ConfigError(
+            f"The {source} has no value for '{column}' in row {short}. Add it, or remove the row."
+        )
+    return [row[place].strip() for row in rows[1:]]
 
 
 def _parse_json(text: str, source: str) -> object:

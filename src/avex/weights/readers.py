@@ -12,6 +12,7 @@ import torch
 
 from avex._core.errors import UnsafeCheckpointError, WeightsError
 from avex.weights.pickles import RestrictedReader
+from avex.weights.safetensors_file import read_tensors
 from avex.weights.sniff import DAMAGE, Container, TensorInfo, read_safetensors_header, sniff_container
 
 # Where training programs put the state dict among other things, most telling name first.
@@ -28,16 +29,18 @@ class Checkpoint:
     """What a checkpoint file holds.
 
     Attributes:
-        tensors: Name to tensor, on the CPU, memory-mapped where the file allows it. Nested groups of tensors
-            (fairseq's `_ema`) have dotted names.
+        tensors: Name to tensor, on the CPU. Nested groups of tensors (fairseq's `_ema`) have dotted names.
         metadata: What else was stored: settings, number of classes, epoch. Objects of foreign classes are
             inert (`avex.weights.inert.Inert`). Optimiser states are left out.
         format: How it was read: `"safetensors"`, `"torch"` or `"fairseq"`.
+        owned: Whether the tensors are in memory of this process, so that a model may take them over. Otherwise
+            they are mapped from the file (private copy on write) and have to be copied.
     """
 
     tensors: dict[str, torch.Tensor]
     metadata: dict[str, Any] = field(default_factory=dict)
     format: str = "torch"
+    owned: bool = False
 
 
 def read_checkpoint(path: str | Path, format: str | None = None) -> Checkpoint:
@@ -76,14 +79,14 @@ def read_checkpoint(path: str | Path, format: str | None = None) -> Checkpoint:
         return _read_safetensors(path)
     saved, actual = _read_pickled(path, container, format)
     tensors, metadata = _unwrap(saved, path)
-    return Checkpoint(tensors, metadata, actual)
+    _refuse_oversized(tensors, path)
+    return Checkpoint(tensors, metadata, actual, owned=actual == "torch")
 
 
 def read_header(path: str | Path, format: str | None = None) -> dict[str, TensorInfo]:
     """Return the shape and element type of every tensor of a checkpoint file.
 
-    Of a safetensors file only the header is read. A torch.save file is memory-mapped, so that its tensors are
-    not read either (those from before torch 1.6 are).
+    Of a safetensors file only the header is read; a torch.save file is read as a whole.
 
     Args:
         path: Local file.
@@ -105,25 +108,15 @@ def read_header(path: str | Path, format: str | None = None) -> dict[str, Tensor
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
-    from safetensors import SafetensorError, safe_open
-
     header = read_safetensors_header(path)
     _require_tensors(header.tensors, path)
-    try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            tensors = {name: file.get_tensor(name) for name in header.tensors}
-    except SafetensorError as error:
-        raise WeightsError(
-            f"Checkpoint '{path}' is damaged ({error}). Download the file again, or pass another "
-            "checkpoint_path=... ."
-        ) from error
-    return Checkpoint(tensors, dict(header.metadata), "safetensors")
+    return Checkpoint(read_tensors(path, header), dict(header.metadata), "safetensors", owned=True)
 
 
 def _read_pickled(path: Path, container: Container, format: str | None) -> tuple[Any, str]:
     if container != "pickle" and format != "fairseq":
         try:
-            return _load_weights_only(path, container), "torch"
+            return _load_weights_only(path), "torch"
         except pickle.UnpicklingError:
             pass  # it holds more than tensors; the restricted reader says what
         except DAMAGE as error:
@@ -143,11 +136,12 @@ def _read_pickled(path: Path, container: Container, format: str | None) -> tuple
     return saved, "fairseq"
 
 
-def _load_weights_only(path: Path, container: Container) -> Any:
+def _load_weights_only(path: Path) -> Any:
     if path.suffix == ".safetensors":  # recent versions of torch go by the name; an open file has none
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=container == "zip")
+    # Not mapped, for the reasons in `safetensors_file`; reading is also faster than copying from a map.
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
 
 
 def _refuse_foreign(names: list[str], path: Path) -> None:
@@ -168,17 +162,23 @@ def _unwrap(saved: Any, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, 
             f"Checkpoint '{path}' holds a '{type(saved).__name__}', not a state dict. Save model.state_dict() and "
             "pass that file."
         )
-    name = next((name for name in _STATE_DICT_NAMES if _is_state_dict(saved.get(name))), None)
-    state = saved if name is None else saved[name]
+    state: Mapping[Any, Any] = saved
+    rest: dict[Any, Any] = {}
+    # One program's dictionary may stand in another's.
+    while (name := next((n for n in _STATE_DICT_NAMES if _is_state_dict(state.get(n))), None)) is not None:
+        rest = {**{key: value for key, value in state.items() if key != name}, **rest}
+        state = state[name]
     tensors = dict(_tensors(state))
     _require_tensors(tensors, path)
-    rest = {} if name is None else {key: value for key, value in saved.items() if key != name}
     rest.update({key: value for key, value in state.items() if key not in tensors})
     return tensors, {str(key): value for key, value in rest.items() if not _holds_tensors(value)}
 
 
 def _is_state_dict(value: object) -> bool:
-    return isinstance(value, Mapping) and any(True for _ in _tensors(value))
+    return isinstance(value, Mapping) and (
+        any(True for _ in _tensors(value))
+        or any(_is_state_dict(value.get(name)) for name in _STATE_DICT_NAMES)
+    )
 
 
 def _tensors(state: Mapping[Any, Any]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -197,6 +197,17 @@ def _holds_tensors(value: object) -> bool:
     if isinstance(value, (list, tuple, set, frozenset)):
         return any(_holds_tensors(item) for item in value)
     return isinstance(value, torch.Tensor)
+
+
+def _refuse_oversized(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raise if a tensor repeats its values to more than the file can hold: copying it would fill the memory."""
+    for name, tensor in tensors.items():
+        if tensor.numel() > max(1024, tensor.untyped_storage().nbytes() // tensor.element_size()):
+            raise WeightsError(
+                f"Checkpoint '{path}' has '{name}' with the shape {tuple(tensor.shape)}, but only "
+                f"{tensor.untyped_storage().nbytes()} bytes for it. Save it with .contiguous(), or pass another "
+                "checkpoint_path=... ."
+            )
 
 
 def _require_tensors(tensors: Mapping[str, object], path: Path) -> None:

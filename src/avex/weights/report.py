@@ -20,6 +20,7 @@ class LoadReport:
         source: Where the checkpoint came from.
         num_parameters: How many numbers were copied; tensors that share memory count once.
         notes: What else is worth knowing, such as conversions of the element type.
+        layout: Name of the published layout that the file's names have; empty where there is no choice.
     """
 
     loaded: tuple[str, ...] = ()
@@ -30,6 +31,7 @@ class LoadReport:
     source: str = ""
     num_parameters: int = 0
     notes: tuple[str, ...] = ()
+    layout: str = ""
 
     def summary(self) -> str:
         """Return one line.
@@ -46,7 +48,7 @@ class LoadReport:
 
     def table(self) -> str:
         """Return the summary and, below it, the names of everything that was not simply loaded."""
-        lines = [self.summary()]
+        lines = [self.summary(), *([f"{'layout':<12}{self.layout}"] if self.layout else [])]
         for name in _EXCEPTIONS:
             lines.extend(f"{name:<12}{entry}" for entry in getattr(self, name))
         return "\n".join(lines)

@@ -6,11 +6,12 @@ Nothing here needs torch.
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -36,7 +37,7 @@ DAMAGE = (
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
 # The number that torch.save wrote first before version 1.6, as a pickled integer.
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_REMEDY = "Download the file again, or pass another checkpoint_path=... ."
+REMEDY = "Download the file again, or pass another checkpoint_path=... ."
 _IMPOSTORS: tuple[tuple[bytes, str], ...] = (
     (
         b"version https://git-lfs",
@@ -44,7 +45,7 @@ _IMPOSTORS: tuple[tuple[bytes, str], ...] = (
     ),
     (b"<!doctype", "an HTML page (of a login or an error, most likely). Download it with the right link."),
     (b"<html", "an HTML page (of a login or an error, most likely). Download it with the right link."),
-    (b"<?xml", "an XML document, such as the error message of a storage service. " + _REMEDY),
+    (b"<?xml", "an XML document, such as the error message of a storage service. " + REMEDY),
     (b"\x89hdf", "an HDF5 file (Keras). Only PyTorch and safetensors weights can be read."),
 )
 _DTYPES = {
@@ -65,6 +66,12 @@ _DTYPES = {
     "BOOL": "bool",
     "C64": "complex64",
 }
+_WIDTHS = {
+    name: int("".join(filter(str.isdigit, code.partition("_")[0])) or 8) // 8
+    for code, name in _DTYPES.items()
+}
+# A zip archive that grows to more than this many times its size is a trap, not a checkpoint.
+_MAX_GROWTH = 20
 
 
 class TensorInfo(NamedTuple):
@@ -86,10 +93,12 @@ class SafetensorsHeader:
     Attributes:
         tensors: Name to shape and element type, in file order.
         metadata: Free text that its author stored with it.
+        starts: Where in the file the values of each begin, in bytes.
     """
 
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
+    starts: dict[str, int] = field(default_factory=dict)
 
 
 def sniff_container(path: Path) -> Container:
@@ -108,7 +117,7 @@ def sniff_container(path: Path) -> Container:
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
-        raise WeightsError(f"Checkpoint '{path}' is empty (0 bytes). {_REMEDY}")
+        raise WeightsError(f"Checkpoint '{path}' is empty (0 bytes). {REMEDY}")
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for magic, what in _IMPOSTORS:
         if start.startswith(magic):
@@ -126,7 +135,7 @@ def sniff_container(path: Path) -> Container:
         return "legacy" if _LEGACY_MAGIC in head[:32] else "pickle"
     raise WeightsError(
         f"File '{path}' is not a checkpoint: it begins with {head[:16]!r}. Expected a safetensors file or one "
-        f"written by torch.save. {_REMEDY}"
+        f"written by torch.save. {REMEDY}"
     )
 
 
@@ -149,12 +158,33 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
             name: TensorInfo(tuple(entry["shape"]), _DTYPES.get(entry["dtype"], entry["dtype"].lower()))
             for name, entry in entries.items()
         }
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        spans = {name: _span(entry["data_offsets"]) for name, entry in entries.items()}
+        end = _check_spans(spans, tensors)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise WeightsError(f"The header of checkpoint '{path}' is damaged ({error}). {_REMEDY}") from error
+        raise WeightsError(f"The header of checkpoint '{path}' is damaged ({error}). {REMEDY}") from error
     if end != size - 8 - length:
         raise _truncated(path, size, expected=end + 8 + length)
-    return SafetensorsHeader(tensors, metadata)
+    starts = {name: 8 + length + begin for name, (begin, _) in spans.items()}
+    return SafetensorsHeader(tensors, metadata, starts)
+
+
+def _span(offsets: Any) -> tuple[int, int]:
+    begin, end = offsets
+    return int(begin), int(end)
+
+
+def _check_spans(spans: dict[str, tuple[int, int]], tensors: dict[str, TensorInfo]) -> int:
+    """Return where the last tensor ends; raise unless all stand end to end and are as long as their shapes."""
+    position = 0
+    for name, (begin, end) in sorted(spans.items(), key=lambda item: item[1]):
+        shape, dtype = tensors[name]
+        if any(not isinstance(length, int) or length < 0 for length in shape):
+            raise ValueError(f"'{name}' has the shape {list(shape)}")
+        width = _WIDTHS.get(dtype)
+        if begin != position or end < begin or (width and end - begin != width * math.prod(shape)):
+            raise ValueError(f"'{name}' of shape {list(shape)} is said to be in bytes {begin} to {end}")
+        position = end
+    return position
 
 
 def _check_torch_zip(path: Path, size: int) -> None:
@@ -166,6 +196,11 @@ def _check_torch_zip(path: Path, size: int) -> None:
     kinds = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     if any(not 0 <= entry.header_offset < size or entry.compress_type not in kinds for entry in entries):
         raise _truncated(path, size)
+    if (unpacked := sum(entry.file_size for entry in entries)) > _MAX_GROWTH * size + (1 << 20):
+        raise WeightsError(
+            f"Checkpoint '{path}' has {size} bytes and claims to unpack to {unpacked}. Nothing was unpacked. "
+            f"Weights do not compress that well: the file is damaged or made to fill the memory. {REMEDY}"
+        )
     members = {entry.filename.partition("/")[2] for entry in entries}
     if "constants.pkl" in members:
         raise WeightsError(
@@ -173,12 +208,12 @@ def _check_torch_zip(path: Path, size: int) -> None:
             "tensors only: save its state_dict() as safetensors and pass that file."
         )
     if "data.pkl" not in members:
-        raise WeightsError(f"Checkpoint '{path}' is a zip archive that torch.save did not write. {_REMEDY}")
+        raise WeightsError(f"Checkpoint '{path}' is a zip archive that torch.save did not write. {REMEDY}")
 
 
 def _truncated(path: Path, size: int, expected: int | None = None) -> WeightsError:
     wanted = f" of {expected}" if expected is not None else ""
     return WeightsError(
         f"Checkpoint '{path}' is truncated or damaged (it has {size}{wanted} bytes): an interrupted download, "
-        f"most likely. {_REMEDY}"
+        f"most likely. {REMEDY}"
     )

@@ -13,6 +13,45 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class EngineOptions:
+    """How a model is to be run; every engine takes all of them, or says what it does not have.
+
+    Attributes:
+        device: `cpu`, `cuda`, ...; None takes the card's.
+        workers: Parallel sessions, for engines that have several; None takes one per processor.
+        batch_size: Windows per call; None takes what suits the engine.
+        precision: `fp32`, `bf16`, `fp16` or `auto` (`avex.models.precision`).
+        layers: Layers that make up the embedding.
+        aggregation: How their values are pooled.
+        backend: What computes, for families with a choice; None takes the first of them.
+        compile: Compile the network with `torch.compile`.
+
+    Example:
+        >>> EngineOptions(precision="bf16").own_output
+        True
+    """
+
+    device: str | None = None
+    workers: int | None = None
+    batch_size: int | None = None
+    precision: str = "fp32"
+    layers: tuple[str | int, ...] = ("last_layer",)
+    aggregation: str = "mean"
+    backend: str | None = None
+    compile: bool = False
+
+    @property
+    def own_output(self) -> bool:
+        """Whether the embedding is what the model itself puts out."""
+        return list(self.layers) in (["last_layer"], ["backbone"])
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """The layers as text, for headers."""
+        return tuple(str(layer) for layer in self.layers)
+
+
+@dataclass(frozen=True)
 class EngineInfo:
     """What must be known of a model to feed it and to describe its output.
 
@@ -25,7 +64,7 @@ class EngineInfo:
         weights_sha256: Checksum of the weights; part of what makes two runs comparable.
         resampler: The resampler that belongs to the model.
         runtime: What computes, for people ("LiteRT 2.3.0 on CPU, 2 sessions").
-        precision: Arithmetic of the network.
+        precision: Arithmetic of the network: `float32`, `bfloat16` or `float16`.
         layers: Layers that make up the embedding.
         aggregation: How they were pooled.
         activation: What turns logits into scores.

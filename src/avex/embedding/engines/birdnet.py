@@ -9,7 +9,7 @@ import numpy as np
 
 from avex._core.errors import ConfigError
 from avex.configs import ModelCard
-from avex.embedding.engines.base import EngineInfo, EngineOutput
+from avex.embedding.engines.base import EngineInfo, EngineOptions, EngineOutput
 from avex.io import sha256_of
 from avex.models.birdnet.graph import (
     EMBEDDING_DIM,
@@ -19,6 +19,7 @@ from avex.models.birdnet.graph import (
     BirdNetGraph,
     BirdNetSession,
 )
+from avex.models.precision import canonical_precision
 from avex.weights.labels import LabelMap
 from avex.weights.source import WeightSource
 
@@ -35,43 +36,26 @@ def available_cpus() -> int:
 
 
 class BirdNetEngine:
-    """BirdNET on the CPU.
+    """BirdNET's published graph on the CPU.
 
     Args:
         card: The card with the file's path and checksum.
-        workers: Parallel sessions; None takes one per processor.
-        batch_size: Windows handed to a session at once.
-        precision: Only `float32`: the file holds no other arithmetic.
-        device: Only the CPU.
+        options: Float32, the CPU and the model's own embedding only; nothing is compiled.
 
     Raises:
         ConfigError: Another precision, device or layer than the graph offers.
     """
 
-    def __init__(
-        self,
-        card: ModelCard,
-        *,
-        workers: int | None = None,
-        batch_size: int | None = None,
-        precision: str = "float32",
-        device: str | None = None,
-        layers: tuple[str, ...] = ("last_layer",),
-        aggregation: str = "mean",
-    ) -> None:
-        if precision != "float32":
-            raise ConfigError(f"BirdNET through LiteRT computes in float32 only, not {precision}.")
-        if device not in (None, "cpu"):
-            raise ConfigError(f"BirdNET through LiteRT runs on the CPU only, not on '{device}'.")
-        if layers != ("last_layer",):
-            raise ConfigError(f"BirdNET through LiteRT gives its embedding only, not layers {layers}.")
+    def __init__(self, card: ModelCard, options: EngineOptions | None = None) -> None:
+        options = options or EngineOptions()
+        _check(options)
         if card.checkpoint_path is None:
             raise ConfigError("The card of BirdNET must state checkpoint_path.")
         source = WeightSource(card.checkpoint_path, card.checkpoint_format, card.sha256)
         path = source.fetch()
         self._graph = BirdNetGraph(path)
-        self.sessions = workers or available_cpus()
-        self.batch_size = batch_size or 4
+        self.sessions = options.workers or available_cpus()
+        self.batch_size = options.batch_size or 4
         self.labels = LabelMap.load(card.class_mapping_path) if card.class_mapping_path else None
         if self.labels is not None and self.labels.num_classes != NUM_CLASSES:
             raise ConfigError(
@@ -88,7 +72,7 @@ class BirdNetEngine:
             weights_sha256=card.sha256 or sha256_of(path),
             resampler=card.resampler,
             runtime=f"LiteRT {version('ai-edge-litert')} on CPU, {self.sessions} {plural} of 1 thread",
-            aggregation=aggregation,
+            aggregation=options.aggregation,
             band_hz=BAND_HZ,
             activation=card.activation,
             license=card.license,
@@ -107,3 +91,17 @@ class _Session:
     def run(self, windows: np.ndarray, valid: np.ndarray) -> EngineOutput:
         """See `EngineSession.run`; BirdNET hears padding as silence."""
         return EngineOutput(*self._session.run(windows))
+
+
+def _check(options: EngineOptions) -> None:
+    native = "Use backend='native'."
+    if canonical_precision(options.precision) not in ("fp32", "auto"):
+        raise ConfigError(f"BirdNET through LiteRT computes in fp32 only, not {options.precision}. {native}")
+    if options.device not in (None, "cpu"):
+        raise ConfigError(f"BirdNET through LiteRT runs on the CPU only, not on '{options.device}'. {native}")
+    if not options.own_output:
+        raise ConfigError(
+            f"BirdNET through LiteRT gives its embedding only, not layers {list(options.layers)}. {native}"
+        )
+    if options.compile:
+        raise ConfigError(f"BirdNET through LiteRT is a graph already and cannot be compiled. {native}")

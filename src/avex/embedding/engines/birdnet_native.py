@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,15 @@ import torch
 
 from avex._core.errors import ConfigError
 from avex.configs import ModelCard
-from avex.embedding.engines.base import EngineInfo, EngineOutput
+from avex.embedding.engines.base import EngineInfo, EngineOptions, EngineOutput
 from avex.embedding.engines.birdnet import BAND_HZ, available_cpus
-from avex.io import sha256_of
+from avex.embedding.engines.compiling import check_options, compile_network
 from avex.models.birdnet.model import BirdNet
 from avex.models.features import Features, TokenLayout
 from avex.models.layers import tap_layers
+from avex.models.precision import LONG_NAMES, set_precision
 from avex.models.utils.load import LoadRequest, load_card
-from avex.weights.source import WeightSource
+from avex.weights.fingerprint import weights_identity
 
 # On a CPU the maps of a batch still fit its cache; a GPU wants more to do at once.
 _CPU_BATCH, _GPU_BATCH = 16, 128
@@ -31,15 +33,10 @@ class BirdNetNativeEngine:
 
     Args:
         card: The card with the file's path and checksum.
-        workers: Parallel sessions on a CPU; None takes one per processor.
-        batch_size: Windows per forward pass.
-        precision: `float32`, `bfloat16` or `float16`; the spectrograms are exact in any case.
-        device: `cpu`, `cuda`, ...; None takes the card's.
-        layers: Layers of the embedding.
-        aggregation: How maps are pooled.
+        options: How to run it. The spectrograms are exact in any precision.
 
     Raises:
-        ConfigError: The card states no weights, or the model does not have such a precision.
+        ConfigError: The card states no weights, or the model does not have such a precision or layer.
 
     Example:
         >>> engine = BirdNetNativeEngine(resolve("birdnet"))                  # doctest: +SKIP
@@ -47,53 +44,52 @@ class BirdNetNativeEngine:
         1024
     """
 
-    def __init__(
-        self,
-        card: ModelCard,
-        *,
-        workers: int | None = None,
-        batch_size: int | None = None,
-        precision: str = "float32",
-        device: str | None = None,
-        layers: tuple[str, ...] = ("last_layer",),
-        aggregation: str = "mean",
-    ) -> None:
-        if card.checkpoint_path is None:
-            raise ConfigError("The card of BirdNET must state checkpoint_path.")
-        options = {"backend": "native", "precision": precision}
-        model = load_card(card, LoadRequest(device=device, options=options))
+    def __init__(self, card: ModelCard, options: EngineOptions | None = None) -> None:
+        options = options or EngineOptions()
+        check_options(options)
+        model = load_card(card, LoadRequest(device=options.device, options={"backend": "native"}))
         if not isinstance(model, BirdNet):
             raise ConfigError(f"Card '{card.name}' describes a {type(model).__name__}, not BirdNET.")
-        source = WeightSource(card.checkpoint_path, card.checkpoint_format, card.sha256)
+        identity = weights_identity(model)
+        precision = set_precision(model, options.precision)
         on_cpu = model.device.type == "cpu"
         self._model = model
-        default = list(layers) in (["last_layer"], ["backbone"])
-        self._taps = [] if default else model.resolve_layers(layers)
-        self._aggregation: Any = aggregation
+        self._taps = [] if options.own_output else model.resolve_layers(options.layers)
+        self._aggregation: Any = options.aggregation
         self.labels = model.label_mapping
-        self.sessions = (workers or available_cpus()) if on_cpu and not self._taps else 1
-        self.batch_size = batch_size or (_CPU_BATCH if on_cpu else _GPU_BATCH)
+        self.sessions = (options.workers or available_cpus()) if on_cpu and not self._taps else 1
+        self.batch_size = options.batch_size or (_CPU_BATCH if on_cpu else _GPU_BATCH)
         self.info = EngineInfo(
             card=card.name,
             sample_rate=model.config.sample_rate,
             window_seconds=model.window_seconds,
             fixed_window=True,
             embedding_dim=self._embedding_dim(),
-            weights_sha256=card.sha256 or sha256_of(source.fetch()),
+            weights_sha256=identity,
             resampler=card.resampler,
-            runtime=f"torch {torch.__version__} on {self._place()}, native network",
-            precision=precision,
-            layers=layers,
-            aggregation=aggregation,
+            runtime=f"torch {torch.__version__} on {self._place()}, native network"
+            + (", compiled" if options.compile else ""),
+            precision=LONG_NAMES[precision],
+            layers=options.layer_names,
+            aggregation=options.aggregation,
             band_hz=BAND_HZ,
             activation=card.activation,
             license=card.license,
             license_note=card.license_note,
         )
+        if options.compile:
+            compile_network(model)
+            self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Run the compiler before sessions run side by side; in a thread, whose settings are those of a session."""
+        silence = np.zeros((self.batch_size, self._model.config.window_samples), np.float32)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(self.session().run, silence, np.full(len(silence), silence.shape[1])).result()
 
     def session(self) -> _Session:
         """Make a session; all of them share the network."""
-        return _Session(self, one_thread=self.sessions > 1)
+        return _Session(self, self.sessions > 1, self.batch_size if self._model.device.type == "cpu" else 0)
 
     def compute(self, windows: np.ndarray) -> EngineOutput:
         """Compute a batch; BirdNET hears padding as silence. See `EngineSession.run`."""
@@ -120,12 +116,25 @@ class BirdNetNativeEngine:
 
 
 class _Session:
-    def __init__(self, engine: BirdNetNativeEngine, one_thread: bool) -> None:
+    def __init__(self, engine: BirdNetNativeEngine, one_thread: bool, full_batch: int) -> None:
         self._engine = engine
         self._one_thread = one_thread
+        self._full_batch = full_batch
 
     def run(self, windows: np.ndarray, valid: np.ndarray) -> EngineOutput:
-        """See `EngineSession.run`."""
+        """See `EngineSession.run`; what a window gives, to the last bit, does not depend on its batch."""
+        rows = len(windows)
+        if self._full_batch and rows < self._full_batch:
+            # Products of other sizes are added up in another order. So short batches, which come at the end of
+            # a run, are filled up: a run that was interrupted and goes on gives what one run would have given.
+            windows = np.concatenate(
+                [windows, np.zeros((self._full_batch - rows, windows.shape[1]), np.float32)]
+            )
+        output = self._compute(windows)
+        logits = None if output.logits is None else output.logits[:rows]
+        return EngineOutput(output.embedding[:rows], logits)
+
+    def _compute(self, windows: np.ndarray) -> EngineOutput:
         # A setting of the calling thread, which is why it is not made in the constructor.
         if self._one_thread and torch.get_num_threads() != 1:
             torch.set_num_threads(1)
@@ -133,4 +142,4 @@ class _Session:
 
 
 def _pooled(values: torch.Tensor, aggregation: Any) -> torch.Tensor:
-    return Features(values, TokenLayout("map" if values.ndim == 4 else "vector")).pooled(aggregation)
+    return Features(values.float(), TokenLayout("map" if values.ndim == 4 else "vector")).pooled(aggregation)

@@ -6,18 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from avex._core.errors import ConfigError
+from avex._core.errors import ConfigError, did_you_mean
 from avex._core.registry import load_attribute
 from avex.configs import ModelCard, ModelSpec
-from avex.embedding.engines.base import Engine
+from avex.embedding.engines.base import Engine, EngineOptions
+from avex.models.precision import canonical_precision
 from avex.models.utils.families import canonical_family
 from avex.models.utils.registry import resolve
 
-# Families with an engine of their own; all others run as torch models.
-_FAMILY_ENGINES = {"birdnet": "avex.embedding.engines.birdnet:BirdNetEngine"}
 # `none` gives no vector per window.
 _AGGREGATIONS = ("mean", "max", "cls_token")
-_TORCH_ENGINE = "avex.embedding.engines.torch_engine:TorchEngine"
+_TORCH = "avex.embedding.engines.torch_engine:TorchEngine"
+# Backends of families; the first is taken if none is asked for.
+_BACKENDS: dict[str, dict[str, str]] = {
+    "birdnet": {
+        "native": "avex.embedding.engines.birdnet_native:BirdNetNativeEngine",
+        "litert": "avex.embedding.engines.birdnet:BirdNetEngine",
+    },
+    "perch": {"onnx": _TORCH},
+    "perch2": {"onnx": _TORCH},
+}
+_DEFAULT_BACKENDS = {"torch": _TORCH}
 
 
 def load_engine(
@@ -26,9 +35,11 @@ def load_engine(
     device: str | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
-    precision: str = "float32",
+    precision: str = "fp32",
     layers: Sequence[str | int] = ("last_layer",),
     aggregation: str = "mean",
+    backend: str | None = None,
+    compile: bool = False,
 ) -> Engine:
     """Load a model for running over many windows.
 
@@ -37,9 +48,11 @@ def load_engine(
         device: `cpu`, `cuda`, ...; None takes the card's.
         workers: Parallel sessions, for engines that have several.
         batch_size: Windows per call; None takes what suits the engine.
-        precision: `float32`, `bfloat16`, `float16`.
+        precision: `fp32`, `bf16`, `fp16` or `auto`.
         layers: Layers that make up the embedding.
         aggregation: How their values are pooled.
+        backend: What computes: for BirdNET `native` (default) or `litert`, which needs no torch.
+        compile: Compile the network with `torch.compile`: minutes at the start, for long runs.
 
     Raises:
         UnknownModelError: No such model.
@@ -53,15 +66,23 @@ def load_engine(
     """
     if aggregation not in _AGGREGATIONS:
         raise ConfigError(f"Unknown aggregation '{aggregation}'. Choose {', '.join(_AGGREGATIONS)}.")
+    canonical_precision(precision)
     card = resolve(model)
-    reference = _FAMILY_ENGINES.get(canonical_family(card.model_spec.name) or "", _TORCH_ENGINE)
-    engine: Any = load_attribute(reference)
-    return engine(
-        card,
-        device=device,
-        workers=workers,
-        batch_size=batch_size,
-        precision=precision,
-        layers=tuple(layers),
-        aggregation=aggregation,
+    options = EngineOptions(
+        device, workers, batch_size, precision, tuple(layers), aggregation, backend, compile
     )
+    engine: Any = load_attribute(_reference(card, backend))
+    return engine(card, options)
+
+
+def _reference(card: ModelCard, backend: str | None) -> str:
+    """Where the engine of a card and backend is."""
+    backends = _BACKENDS.get(canonical_family(card.model_spec.name) or "", _DEFAULT_BACKENDS)
+    if backend is None:
+        return next(iter(backends.values()))
+    if backend not in backends:
+        raise ConfigError(
+            f"Model '{card.name}' has no backend '{backend}'.{did_you_mean(backend, backends)} "
+            f"Choose {' or '.join(backends)}."
+        )
+    return backends[backend]

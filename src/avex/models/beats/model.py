@@ -47,6 +47,7 @@ class Beats(ModelBase):
     """
 
     name = "beats"
+    padding_rule = "leaks"  # from the filter bank's groups and the position convolution
     checkpoint_adapters = ADAPTERS
 
     def __init__(

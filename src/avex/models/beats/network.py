@@ -106,8 +106,15 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
 
-    def forward(self, x: Tensor, rows: Tensor | None, padding: Tensor | None = None) -> Tensor:
-        """(B, T, C) to (B, T, C); `rows` and `padding` as in `GatedAttention.forward`."""
+    def forward(
+        self, x: Tensor, rows: Tensor | None, padding: Tensor | None = None, *, skip: bool = False
+    ) -> Tensor:
+        """(B, T, C) to (B, T, C); `rows` and `padding` as in `GatedAttention.forward`.
+
+        `skip`: return `x` as it is. A layer that is left out is called all the same, for those who read layers.
+        """
+        if skip:
+            return x
         entering = self.self_attn_layer_norm(x) if self.norm_first else x
         x = self._add(self.self_attn(entering, rows, padding), x)
         x = x if self.norm_first else self.self_attn_layer_norm(x)
@@ -170,7 +177,7 @@ class Encoder(nn.Module):
         if self.gradient_ratio != 1.0 and torch.is_grad_enabled():
             x = cast(Tensor, _ScaleGradient.apply(x, self.gradient_ratio))
         if self.layerdrop and torch.rand(()).item() < self.layerdrop:
-            return x
+            return layer(x, rows, padding, skip=True)
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, x, rows, padding, use_reentrant=False)
         return layer(x, rows, padding)

@@ -54,6 +54,7 @@ class BirdMae(ModelBase):
 
     name = "birdmae"
     layout = TokenLayout("vector")
+    token_layout = _TOKENS
     checkpoint_adapters = ADAPTERS
     # Checkpoints of the pre-training have none; the report of loading says so.
     optional_keys = ("backbone.fc_norm.*",)
@@ -111,6 +112,3 @@ class BirdMae(ModelBase):
     def forward_tokens(self, x: Tensor) -> Features:
         """Normed tokens of a waveform (B, S): (B, 257, C), CLS first, then 32 steps of 160 ms by 8 bands."""
         return Features(self.backbone.tokens(self.frontend(x)[0]), _TOKENS)
-
-    def _as_features(self, values: Tensor) -> Features:
-        return Features(values, _TOKENS) if values.ndim == 3 else super()._as_features(values)

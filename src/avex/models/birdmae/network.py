@@ -64,5 +64,5 @@ class BirdMaeBackbone(nn.Module):
 
     def _encode(self, frames: Tensor) -> Tensor:
         patches = self.patch_embed(frames)
-        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + self.pos_embed
+        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1) + self.pos_embed
         return self.blocks(self.pos_drop(tokens))

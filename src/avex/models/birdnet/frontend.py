@@ -111,7 +111,7 @@ class MelSpectrogram(nn.Module):
     def _mel(self, frames: Tensor) -> Tensor:
         """(B, frames, n_fft) to (B, frames, mels), highest frequency first."""
         filters = self.mel[:, self.bins].flip(0).T
-        if frames.device.type != "cpu":
+        if frames.device.type != "cpu" or torch.compiler.is_compiling():
             return self._real_part(frames) @ filters
         parts = [self._real_part(part) @ filters for clip in frames for part in clip.split(_CPU_FRAMES)]
         return torch.cat(parts).unflatten(0, frames.shape[:2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,23 +11,23 @@ from torch import Tensor, nn
 
 from avex._core.errors import ConfigError
 from avex.configs import AudioConfig
-from avex.models.base_model import ModelBase
+from avex.models.base_model import ModelBase, waveform_and_mask
 from avex.models.birdnet.config import BirdNetConfig
 from avex.models.birdnet.frontend import BirdNetFrontEnd
 from avex.models.birdnet.graph import BirdNetGraph
 from avex.models.birdnet.native import load_state, read_state
 from avex.models.birdnet.network import BirdNetBackbone
-from avex.models.features import Aggregation, Features, TokenLayout
+from avex.models.features import Features, TokenLayout
 from avex.models.runtime.windows import (
     ScoredFeatures,
     cut_windows,
-    join_windows,
+    join_features,
     run_on_cpu,
     window_features,
 )
+from avex.weights.deferred import DeferredInitialisation
 
 Backend = Literal["litert", "native"]
-_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class BirdNet(ModelBase):
@@ -52,8 +52,6 @@ class BirdNet(ModelBase):
         checkpoint: The `.tflite` file; for `native` also a state dict of a fine-tuned network. Without one,
             `native` starts from random weights.
         backend: `litert` or `native`.
-        precision: Arithmetic of the native network: `float32`, `bfloat16` or `float16`. Its spectrograms, and
-            the embeddings and logits it returns, are float32 in any case.
         config: Sizes of the native network, for tests and for training smaller ones.
 
     Raises:
@@ -82,7 +80,6 @@ class BirdNet(ModelBase):
         return_features_only: bool = False,
         checkpoint: str | Path | None = None,
         backend: Backend = "litert",
-        precision: str = "float32",
         config: BirdNetConfig | None = None,
     ) -> None:
         self.config = config or BirdNetConfig()
@@ -96,29 +93,26 @@ class BirdNet(ModelBase):
         super().__init__(device, audio, return_features_only)
         self.layout = TokenLayout("vector", frame_rate=1 / seconds)
         self.backend = backend
-        self._check_options(audio, precision, config)
+        self._check_options(audio, config)
         # Embeddings pass through it in both backends, so that they can be selected as a layer.
         self.embedding = nn.Identity()
         self.num_classes: int | None = None
         if backend == "native":
-            self._build_native(checkpoint, num_classes, precision)
+            self._build_native(checkpoint, num_classes)
         else:
             self._build_litert(checkpoint, num_classes)
         self.to(device)
 
-    def _check_options(self, audio: AudioConfig, precision: str, config: BirdNetConfig | None) -> None:
+    def _check_options(self, audio: AudioConfig, config: BirdNetConfig | None) -> None:
         if audio.sample_rate != self.config.sample_rate:
             raise ConfigError(
                 f"BirdNET takes audio at {self.config.sample_rate} Hz, not {audio.sample_rate} Hz."
             )
         if self.backend not in ("litert", "native"):
             raise ConfigError(f"Unknown backend '{self.backend}' of BirdNET. Choose 'litert' or 'native'.")
-        if precision not in _PRECISIONS:
-            raise ConfigError(f"Unknown precision '{precision}'. Choose {', '.join(_PRECISIONS)}.")
-        if self.backend == "litert" and (precision != "float32" or config is not None):
+        if self.backend == "litert" and config is not None:
             raise ConfigError(
-                "BirdNET through LiteRT has one size and computes in float32. Pass backend='native' for "
-                "another config or precision."
+                "BirdNET through LiteRT has one size. Pass backend='native' for another config."
             )
 
     def _build_litert(self, checkpoint: str | Path | None, num_classes: int | None) -> None:
@@ -130,21 +124,28 @@ class BirdNet(ModelBase):
             if num_classes is not None:
                 self.classifier = nn.Linear(self.config.embedding_dim, num_classes)
 
-    def _build_native(self, checkpoint: str | Path | None, num_classes: int | None, precision: str) -> None:
+    def _build_native(self, checkpoint: str | Path | None, num_classes: int | None) -> None:
         state = read_state(checkpoint, self.config) if checkpoint is not None else {}
-        self.frontend = BirdNetFrontEnd(self.config)
-        self.backbone = BirdNetBackbone(self.config)
         if not self.return_features_only:
             in_file = state.get("classifier.weight")
             self.num_classes = num_classes or (self.config.num_classes if in_file is None else len(in_file))
-            self.classifier = nn.Linear(self.config.embedding_dim, self.num_classes)
-        if checkpoint is not None:
-            report = load_state(self, state, new_head=num_classes is not None, source=str(checkpoint))
+        if checkpoint is None:
+            self._build_parts()
+        else:
+            with DeferredInitialisation() as deferred:
+                self._build_parts()
+            new_head = num_classes is not None
+            report = load_state(self, state, new_head=new_head, source=str(checkpoint), deferred=deferred)
             self.__dict__["load_report"] = report
-        self.to(_PRECISIONS[precision])
         for parameter in self.backbone.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+    def _build_parts(self) -> None:
+        self.frontend = BirdNetFrontEnd(self.config)
+        self.backbone = BirdNetBackbone(self.config)
+        if self.num_classes is not None:
+            self.classifier = nn.Linear(self.config.embedding_dim, self.num_classes)
 
     def get_embedding_dim(self) -> int:
         """1024."""
@@ -190,17 +191,20 @@ class BirdNet(ModelBase):
             "This BirdNet has no classifier for these features. Load it with backend='native' or num_classes=... ."
         )
 
-    def embed(
+    def layer_features(
         self,
-        x: Tensor,
+        x: Tensor | Mapping[str, Tensor],
         layers: Sequence[str | int] = ("last_layer",),
-        aggregation: Aggregation = "mean",
         padding_mask: Tensor | None = None,
-    ) -> Tensor:
-        """Embeddings of a batch; see `ModelBase.embed`. Windows are pooled like time steps."""
-        windows = cut_windows(x, self.config.window_samples, "BirdNET")
-        values = super().embed(windows.flatten(0, 1), layers, aggregation)
-        return values if windows.shape[1] == 1 else join_windows(values, len(x), aggregation)
+    ) -> dict[str, Features]:
+        """Features of any layers; see `ModelBase.layer_features`. Those of windows follow each other in time."""
+        waveform, _ = waveform_and_mask(x, padding_mask)
+        windows = cut_windows(waveform, self.config.window_samples, "BirdNET")
+        features = super().layer_features(windows.flatten(0, 1), layers)
+        if windows.shape[1] == 1:
+            return features
+        seconds = self.config.window_samples / self.config.sample_rate
+        return {name: join_features(layer, waveform.shape[0], seconds) for name, layer in features.items()}
 
     def _encode(self, windows: Tensor) -> Tensor:
         """Embeddings (N, D) of windows (N, S) by the native network."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from avex.models.birdnet.config import BirdNetConfig
 from avex.models.birdnet.tflite_weights import read_tflite_state
 from avex.weights import LoadReport, StateDictAdapter, apply_state, choose_adapter, read_checkpoint
+from avex.weights.deferred import DeferredInitialisation
 
 HEAD_PREFIX = "classifier."
 
@@ -29,14 +30,22 @@ def read_state(path: str | Path, config: BirdNetConfig) -> dict[str, Tensor]:
     return read_tflite_state(path, config) if is_tflite else read_checkpoint(path).tensors
 
 
-def load_state(model: nn.Module, state: dict[str, Tensor], *, new_head: bool, source: str) -> LoadReport:
-    """Copy such tensors into the native network, all of them or none.
+def load_state(
+    model: nn.Module,
+    state: dict[str, Tensor],
+    *,
+    new_head: bool,
+    source: str,
+    deferred: DeferredInitialisation,
+) -> LoadReport:
+    """Give such tensors to the native network, all of them or none.
 
     Args:
         model: Has the parts `frontend`, `backbone` and, unless it gives features only, `classifier`.
         state: What `read_state` returned.
         new_head: Keep the model's own classifier, leave out the file's.
         source: Where the tensors came from, for messages.
+        deferred: What the network was built under.
 
     Raises:
         WeightsError: A tensor is missing, unexpected, of another shape, or not finite.
@@ -51,4 +60,6 @@ def load_state(model: nn.Module, state: dict[str, Tensor], *, new_head: bool, so
         reset_head=has_head and new_head,
         drop_head=not has_head,
         source=source,
+        deferred=deferred,
+        take_over=True,
     )

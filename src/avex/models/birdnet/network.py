@@ -38,8 +38,11 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, F, T), scaled."""
-        gate = self.expand(functional.silu(self.reduce(x.mean((2, 3))))).sigmoid()
-        return x * gate[:, :, None, None]
+        squeezed = self.reduce(x.mean((2, 3)))
+        # The remainder of a short array is rounded otherwise than what fills vector registers, so that a clip's
+        # result would depend on its place in the batch. In float64 that is far below the last digit.
+        squeezed = functional.silu(squeezed.double()).to(squeezed.dtype)
+        return x * self.expand(squeezed).sigmoid()[:, :, None, None]
 
 
 class Block(nn.Module):

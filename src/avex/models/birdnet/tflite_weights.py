@@ -6,35 +6,27 @@ that order, side by side with the list of what the network needs. Nothing is loo
 
 from __future__ import annotations
 
+import mmap
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from avex._core.errors import WeightsError
-from avex._core.optional import require
 from avex.io.atomic import atomic_write
 from avex.models.birdnet.config import BirdNetConfig
+from avex.models.birdnet.flatbuffer import IDENTIFIER, Operator, constant_operators
 from avex.models.birdnet.frontend import RANGE_EPSILON, used_bins
 
-# Operators that may hold constants of the network. Integer constants, which shape indices, do not count.
-_KINDS = ("ADD", "SUB", "MUL", "POW", "FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
+_Content = bytes | bytearray | mmap.mmap
 # From TFLite's order of axes to PyTorch's, and back.
 _TO_TORCH = {"CONV_2D": (0, 3, 1, 2), "DEPTHWISE_CONV_2D": (3, 0, 1, 2)}
 _TO_TFLITE = {"CONV_2D": (0, 2, 3, 1), "DEPTHWISE_CONV_2D": (1, 2, 3, 0)}
-
-
-@dataclass(frozen=True)
-class _Operator:
-    """An operator of the file that holds float constants; the arrays are views of the file's bytes."""
-
-    kind: str
-    constants: tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,6 @@ def read_tflite_state(path: str | Path, config: BirdNetConfig | None = None) -> 
 
     Raises:
         WeightsError: No TFLite graph, or that of another network.
-        MissingExtraError: LiteRT, which brings the file's schema, is not installed.
 
     Example:
         >>> read_tflite_state(path)["classifier.weight"].shape                 # doctest: +SKIP
@@ -73,10 +64,10 @@ def read_tflite_state(path: str | Path, config: BirdNetConfig | None = None) -> 
     """
     config = config or BirdNetConfig()
     state: dict[str, Tensor] = {}
-    for kind, name, view in _named_constants(bytearray(Path(path).read_bytes()), path, config):
-        values = torch.from_numpy(np.array(view))
-        if kind in _TO_TORCH and values.ndim == 4:
-            values = values.permute(_TO_TORCH[kind]).contiguous()
+    for kind, name, view in _named_constants(_mapped(Path(path)), path, config):
+        if kind in _TO_TORCH and view.ndim == 4:
+            view = view.transpose(_TO_TORCH[kind])
+        values = torch.from_numpy(np.array(view, order="C"))
         if "{}" in name:
             state.update({name.format(i): value for i, value in enumerate(values)})
         elif "squeeze" in name:
@@ -124,11 +115,18 @@ def write_tflite_state(
         file.write(content)
 
 
+def _mapped(path: Path) -> _Content:
+    """A file's bytes, read only when they are looked at: each weight is copied once."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+
+
 def _named_constants(
-    content: bytearray, path: str | Path, config: BirdNetConfig
+    content: _Content, path: str | Path, config: BirdNetConfig
 ) -> Iterator[tuple[str, str, np.ndarray]]:
     """Kind of operator, name and values (a view of `content`) of every weight of the file."""
-    found = list(_operators(content, path))
+    found = _operators(content, path)
     for position, (slot, operator) in enumerate(zip_longest(_slots(config), found)):
         if slot is None or operator is None or slot.kind != operator.kind:
             raise _other_network(
@@ -147,28 +145,13 @@ def _named_constants(
                 )
 
 
-def _operators(content: bytearray, path: str | Path) -> Iterator[_Operator]:
-    schema: Any = require("ai_edge_litert.schema_py_generated", "birdnet", "Reading a TFLite graph")
-    if bytes(content[4:8]) != b"TFL3":
+def _operators(content: _Content, path: str | Path) -> list[Operator]:
+    if bytes(content[4:8]) != IDENTIFIER:
         raise WeightsError(f"'{path}' is not a TFLite graph: its file identifier is {bytes(content[4:8])!r}.")
-    model = schema.Model.GetRootAsModel(content, 0)
-    graph = model.Subgraphs(0)
-    kinds = {getattr(schema.BuiltinOperator, kind): kind for kind in _KINDS}
-    for i in range(graph.OperatorsLength()):
-        operator = graph.Operators(i)
-        code = model.OperatorCodes(operator.OpcodeIndex())
-        kind = kinds.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
-        if kind is None:
-            continue
-        tensors = [graph.Tensors(int(j)) for j in operator.InputsAsNumpy() if j >= 0]
-        constants = tuple(
-            data.view(np.float32).reshape(shape if isinstance(shape := t.ShapeAsNumpy(), np.ndarray) else ())
-            for t in tensors
-            if t.Type() == schema.TensorType.FLOAT32
-            and isinstance(data := model.Buffers(t.Buffer()).DataAsNumpy(), np.ndarray)
-        )
-        if constants:
-            yield _Operator(kind, constants)
+    try:
+        return list(constant_operators(content))
+    except (struct.error, IndexError, ValueError) as error:
+        raise WeightsError(f"'{path}' is damaged: {error}. Fetch it again.") from error
 
 
 def _slots(config: BirdNetConfig) -> Iterator[_Slot]:

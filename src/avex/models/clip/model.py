@@ -74,6 +74,7 @@ class Clip(ModelBase):
         assert self.audio_config is not None
         audio, text = EfficientNetConfig.named(efficientnet_variant), RobertaConfig.named(text_model_name)
         self.text_model_name = text_model_name
+        self.low_precision_ok = efficientnet_variant == "b0"
         self.frontend = EfficientNetFrontEnd(self.audio_config)
         self.backbone = EfficientNet(audio)
         self.audio_projection = _projection(audio.embedding_dim, projection_dim)

@@ -98,6 +98,7 @@ class Eat(ModelBase):
             pooling=pooling,
             mask_padding=handle_padding if mask_padding is None else mask_padding,
         )
+        self.padding_rule = "masked" if self.config.mask_padding else "none"
         self.frontend = EatFrontEnd(
             norm_mean=self.config.norm_mean,
             norm_std=self.config.norm_std,

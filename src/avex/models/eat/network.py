@@ -76,6 +76,6 @@ class EatBackbone(nn.Module):
             (B, 1 + T // 16 * 8, C), the CLS token first, then the 8 bands of each time step.
         """
         patches = self.fixed_positional_encoder(self.local_encoder(frames))
-        tokens = torch.cat([self.extra_tokens.expand(len(patches), -1, -1), patches], dim=1)
+        tokens = torch.cat([self.extra_tokens.expand(patches.shape[0], -1, -1), patches], dim=1)
         keep = None if padding is None else nn.functional.pad(~padding, (1, 0), value=True)
         return self.blocks(self.pre_norm(tokens), keep)

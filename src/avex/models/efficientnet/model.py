@@ -63,6 +63,7 @@ class EfficientNetModel(ModelBase):
         assert self.audio_config is not None
         config = EfficientNetConfig.named(efficientnet_variant)
         self.efficientnet_variant = efficientnet_variant
+        self.low_precision_ok = efficientnet_variant == "b0"
         self.frontend = EfficientNetFrontEnd(self.audio_config)
         self.backbone = EfficientNet(config)
         self.layout = TokenLayout("map", frame_rate=self.frontend.frame_rate / _DOWNSAMPLING)

@@ -30,7 +30,12 @@ class NormalisedConv(nn.Module):
         kernel: Samples under the kernel.
         stride: Samples from one output to the next.
         bias: Whether the convolution has a bias; it would change nothing, the norm takes it away.
+
+    Attributes:
+        keeps_float32: Rounding kernels or samples would be heard as noise in every channel.
     """
+
+    keeps_float32 = True
 
     def __init__(self, channels: int, kernel: int, stride: int, bias: bool) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ from avex.models.features import Features, TokenLayout
 from avex.models.hubert.checkpoint import ADAPTERS
 from avex.models.hubert.config import HubertConfig, read_config, sizes_from_shapes
 from avex.models.hubert.network import HubertBackbone
+from avex.weights.source import WeightSource
 
 SAMPLE_RATE = 16000
 
@@ -28,6 +29,9 @@ class Hubert(ModelBase):
     vectors of a clip, whatever is done afterwards: give clips of one length, or one clip at a time. A padding
     mask is ignored, as in the published programs, unless `handle_padding` asks for what torchaudio does with
     lengths: attention and mean then leave out padded frames.
+
+    The ONNX port of AVES is another class with the same name: `load_model("aves", checkpoint_path="x.onnx")` gives
+    `avex.models.hubert.graph.HubertGraph`.
 
     Args:
         device: Where the model lives.
@@ -73,11 +77,22 @@ class Hubert(ModelBase):
         options = {**(read_config(config_path) if config_path else {}), **(init_config or {})}
         config = self.config = HubertConfig.from_options(options, checkpoint_config)
         self.handle_padding = handle_padding
+        # The norm after the first convolution sees the whole clip, whatever attention leaves out.
+        self.padding_rule = "leaks" if handle_padding else "none"
         self.backbone = HubertBackbone(config)
         self.layout = TokenLayout("tokens", frame_rate=SAMPLE_RATE / config.hop_length)
         if num_classes is not None and not return_features_only:
             self.classifier = nn.Linear(config.encoder_embed_dim, num_classes)
         self.to(device)
+
+    @classmethod
+    def for_checkpoint(cls, source: WeightSource) -> type[ModelBase]:
+        """The class that takes a weights file: `HubertGraph` for an ONNX graph, by its name or stated format."""
+        if source.format != "onnx" and not source.uri.lower().endswith(".onnx"):
+            return cls
+        from avex.models.hubert.graph import HubertGraph
+
+        return HubertGraph
 
     @classmethod
     def options_from_checkpoint(
@@ -113,7 +128,7 @@ class Hubert(ModelBase):
         if padding_mask is not None:
             check_padding_mask(padding_mask, x)
             padding = self._frame_padding(padding_mask) if self.handle_padding else None
-        dtype = self.backbone.encoder.feature_projection.projection.weight.dtype
+        dtype = next(self.backbone.feature_extractor.parameters()).dtype
         return Features(self.backbone(x.to(dtype), padding), self.layout, padding)
 
     def _frame_padding(self, mask: Tensor) -> Tensor:

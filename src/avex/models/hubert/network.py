@@ -79,8 +79,13 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(config)
         self.final_layer_norm = nn.LayerNorm(config.encoder_embed_dim)
 
-    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """(B, T, D) to (B, T, D); `keep` as in `SelfAttention.forward`."""
+    def forward(self, x: Tensor, keep: Tensor | None = None, *, skip: bool = False) -> Tensor:
+        """(B, T, D) to (B, T, D); `keep` as in `SelfAttention.forward`.
+
+        `skip`: return `x` as it is. A layer that is left out is called all the same, for those who read layers.
+        """
+        if skip:
+            return x
         x = self.layer_norm(x + self.dropout(self.attention(x, keep)))
         return self.final_layer_norm(x + self.feed_forward(x))
 
@@ -109,8 +114,8 @@ class Transformer(nn.Module):
         x = self.dropout(self.layer_norm(x + self.pos_conv_embed(x)))
         for layer in self.layers:
             if self.training and self.layer_drop and torch.rand(()).item() < self.layer_drop:
-                continue
-            if self.training and self.gradient_checkpointing and torch.is_grad_enabled():
+                x = layer(x, keep, skip=True)
+            elif self.training and self.gradient_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(layer, x, keep, use_reentrant=False)
             else:
                 x = layer(x, keep)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from avex._core.errors import ConfigError
 from avex.configs import AudioConfig
-from avex.models.base_model import ModelBase
-from avex.models.features import Aggregation, Features, TokenLayout
+from avex.models.base_model import ModelBase, waveform_and_mask
+from avex.models.features import Features, TokenLayout
 from avex.models.perch.config import SAMPLE_RATE, TARGET_PEAK, WINDOW_SAMPLES, PerchOutputs
 from avex.models.runtime.onnx import OnnxGraph
 from avex.models.runtime.windows import (
     ScoredFeatures,
     cut_windows,
-    join_windows,
+    join_features,
     run_on_cpu,
     window_features,
 )
@@ -45,7 +45,9 @@ class Perch(ModelBase):
     Each window is scaled as in the authors' programs (perch, perch-hoplite): its mean is subtracted and its peak
     brought to 0.25. Other packages leave that out; `target_peak=None` does so too.
 
-    Audio longer than 5 s is cut into consecutive windows, the last one zero-padded; a padding mask is ignored.
+    Audio longer than 5 s is cut into consecutive windows, the last one zero-padded at its end, as is a shorter clip
+    (perch-hoplite leaves out an end that fills no window, and puts a shorter clip in the middle of the zeros). A
+    padding mask is ignored.
     Logits are the mean over windows. Features are (B, D) for one window and (B, windows, D) for more.
 
     Args:
@@ -55,7 +57,7 @@ class Perch(ModelBase):
         return_features_only: `forward` returns embeddings.
         checkpoint: The `.onnx` file.
         target_peak: Peak of each window, or None to take the audio as it is.
-        num_threads: Threads of onnxruntime; None lets it choose.
+        num_threads: Threads of onnxruntime; None takes the processors that this process may use.
 
     Raises:
         ConfigError: No checkpoint, another sample rate than 32 kHz, a peak that is not positive, or a device
@@ -147,17 +149,20 @@ class Perch(ModelBase):
             return features.logits
         raise ValueError("This Perch has no classifier for these features. Load it with num_classes=... .")
 
-    def embed(
+    def layer_features(
         self,
-        x: Tensor,
+        x: Tensor | Mapping[str, Tensor],
         layers: Sequence[str | int] = ("last_layer",),
-        aggregation: Aggregation = "mean",
         padding_mask: Tensor | None = None,
-    ) -> Tensor:
-        """Embeddings of a batch; see `ModelBase.embed`. Windows are pooled like time steps."""
-        windows = cut_windows(x, self.window_samples, "Perch")
-        values = super().embed(windows.flatten(0, 1), layers, aggregation)
-        return values if windows.shape[1] == 1 else join_windows(values, len(x), aggregation)
+    ) -> dict[str, Features]:
+        """Features of any layers; see `ModelBase.layer_features`. Those of windows follow each other in time."""
+        waveform, _ = waveform_and_mask(x, padding_mask)
+        windows = cut_windows(waveform, self.window_samples, "Perch")
+        features = super().layer_features(windows.flatten(0, 1), layers)
+        if windows.shape[1] == 1:
+            return features
+        seconds = self.window_samples / SAMPLE_RATE
+        return {name: join_features(layer, waveform.shape[0], seconds) for name, layer in features.items()}
 
     def _run(self, windows: Tensor) -> dict[str, Tensor]:
         wanted = (self.outputs.embedding, self.outputs.logits, self.outputs.spatial)

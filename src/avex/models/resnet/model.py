@@ -50,6 +50,7 @@ class ResNet18(ModelBase):
     checkpoint_adapters = ADAPTERS
     # The family `resnet` is this class, so it is the one that takes any variant.
     fixed_variant: ClassVar[str | None] = None
+    low_precision_ok = False  # cosine to float32 down to 0.998
 
     def __init__(
         self,

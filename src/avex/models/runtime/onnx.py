@@ -10,6 +10,7 @@ import numpy as np
 
 from avex._core.errors import ConfigError, WeightsError
 from avex._core.optional import require
+from avex.models.runtime.threads import available_cpus
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -20,7 +21,8 @@ class OnnxGraph:
     Args:
         path: The `.onnx` file.
         device: `cpu`, `cuda` or `cuda:N`.
-        num_threads: Threads for one operator; None lets onnxruntime choose.
+        num_threads: Threads for one operator; None takes the processors that this process may use. Left alone,
+            onnxruntime counts the cores of the machine, whatever a container or batch system allows.
         extra: The extra of avex to name when onnxruntime is missing.
 
     Attributes:
@@ -43,16 +45,17 @@ class OnnxGraph:
     ) -> None:
         runtime = require("onnxruntime", extra, "Running an ONNX graph")
         self.path = Path(path)
+        self._arguments = (str(path), device, num_threads, extra)
         options = runtime.SessionOptions()
-        options.log_severity_level = 3  # errors only; they are raised as well
-        if num_threads is not None:
-            options.intra_op_num_threads = num_threads
+        options.log_severity_level = 4  # errors are raised, they need not be printed as well
+        options.intra_op_num_threads = num_threads or available_cpus()
+        self._failures = _failures(runtime)
         kind, _, index = device.partition(":")
         try:
             self._session = runtime.InferenceSession(
                 str(path), options, providers=_providers(runtime, kind, index)
             )
-        except _failures(runtime) as error:
+        except self._failures as error:
             raise WeightsError(
                 f"'{path}' is not a usable ONNX graph: {error}. Download the file again."
             ) from error
@@ -63,8 +66,14 @@ class OnnxGraph:
         self.input_shape = _shape(inputs[0])
         self.outputs = {output.name: _shape(output) for output in self._session.get_outputs()}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A session can be neither copied nor pickled; the copy opens the file again.
+        return type(self), self._arguments
+
     def run(self, inputs: np.ndarray, outputs: Sequence[str] | None = None) -> list[np.ndarray]:
-        """Run any number of items; one at a time if the graph's batch size is fixed to 1.
+        """Run any number of items, in batches of the graph's size if that is fixed.
+
+        A last batch that is not full is filled up with copies of its last item, which are then dropped.
 
         Args:
             inputs: (N, ...) float32.
@@ -75,7 +84,7 @@ class OnnxGraph:
 
         Raises:
             ValueError: The items do not have the shape that the graph takes, or there are none.
-            WeightsError: The graph has no such output.
+            WeightsError: The graph has no such output, or fails while it runs.
         """
         names = list(self.outputs) if outputs is None else list(outputs)
         if unknown := [name for name in names if name not in self.outputs]:
@@ -88,14 +97,22 @@ class OnnxGraph:
         )
         if not fits or len(inputs) == 0:
             raise ValueError(f"The graph takes items of shape {expected}, not an array of {inputs.shape}.")
-        size = self.input_shape[0] or len(inputs)
-        if len(inputs) % size:
-            raise ValueError(f"The graph takes batches of {size}, which {len(inputs)} items do not fill.")
-        parts = [
-            self._session.run(names, {self._input: inputs[start : start + size]})
-            for start in range(0, len(inputs), size)
-        ]
-        return [np.concatenate(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True)]
+        count = len(inputs)
+        size = self.input_shape[0] or count
+        if missing := -count % size:
+            inputs = np.concatenate([inputs, np.repeat(inputs[-1:], missing, axis=0)])
+        parts = [self._run(names, inputs[start : start + size]) for start in range(0, len(inputs), size)]
+        joined = (np.concatenate(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True))
+        return [array[:count] for array in joined]
+
+    def _run(self, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+        try:
+            return self._session.run(names, {self._input: inputs})
+        except self._failures as error:
+            raise WeightsError(
+                f"The graph '{self.path}' fails for an input of shape {inputs.shape}: {error}. Pass clips of a "
+                "length that it was made for."
+            ) from error
 
 
 def _providers(runtime: Any, kind: str, index: str) -> list[Any]:
@@ -111,7 +128,15 @@ def _providers(runtime: Any, kind: str, index: str) -> list[Any]:
 
 def _failures(runtime: Any) -> tuple[type[Exception], ...]:
     state = runtime.capi.onnxruntime_pybind11_state
-    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
+    names = (
+        "Fail",
+        "InvalidArgument",
+        "InvalidGraph",
+        "InvalidProtobuf",
+        "NoSuchFile",
+        "NotImplemented",
+        "RuntimeException",
+    )
     return tuple(getattr(state, name) for name in names)
 
 

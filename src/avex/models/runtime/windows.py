@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,23 @@ def join_windows(values: Tensor, batch: int, aggregation: Aggregation) -> Tensor
     if aggregation == "max":
         return values.amax(1)
     return values if values.ndim == 3 else values.movedim(1, -2).flatten(-2)
+
+
+def join_features(features: Features, batch: int, seconds: float) -> Features:
+    """Put the features of windows (B * windows, ...) together clip by clip, one after the other in time.
+
+    Args:
+        features: Vectors or maps of the windows.
+        batch: Clips.
+        seconds: Length of a window.
+
+    Returns:
+        Vectors as tokens (B, windows, C), one per window; maps (B, C, F, T) continue along time.
+    """
+    values = features.values.unflatten(0, (batch, -1))
+    if values.ndim == 3:
+        return Features(values, TokenLayout("tokens", frame_rate=1 / seconds))
+    return replace(features, values=values.movedim(1, -2).flatten(-2))
 
 
 def run_on_cpu(x: Tensor) -> torch.Tensor:

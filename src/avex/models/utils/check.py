@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from avex._core.errors import ConfigError
+from avex._core.errors import ConfigError, WeightsError
 from avex.configs import ModelCard
+from avex.io import fetch, sha256_of
 from avex.models.base_model import ModelBase
 from avex.models.utils.load import LoadRequest, load_card
 from avex.models.utils.registry import resolve
@@ -25,19 +30,28 @@ class CheckResult:
         name: The card.
         checksum: `verified`, or why it was not.
         report: What was loaded.
-        fingerprint: Measured output for the test signal.
+        fingerprint: Measured output for the test signal; None if nothing could be loaded.
         differences: How it differs from the card's, in words; None if the card states none.
         seconds: Time to load and run.
         device: Where it ran.
+        findings: What is wrong with the file; empty if nothing is.
+        tensors: What the published checksums of single tensors say; empty if the card states none.
     """
 
     name: str
     checksum: str
     report: str
-    fingerprint: dict[str, Any]
+    fingerprint: dict[str, Any] | None
     differences: tuple[str, ...] | None
     seconds: float
     device: str
+    findings: tuple[str, ...] = ()
+    tensors: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings and not self.differences
 
 
 def check_signal(seconds: float, sample_rate: int) -> np.ndarray:
@@ -67,12 +81,20 @@ def embed_check_signal(model: ModelBase) -> torch.Tensor:
         return model.embed(torch.from_numpy(waveform)[None].to(model.device))[0].float().cpu()
 
 
-def check_model(model: str | ModelCard, device: str | None = None) -> CheckResult:
+def check_model(
+    model: str | ModelCard, device: str | None = None, checkpoint: str | Path | None = None
+) -> CheckResult:
     """Load a model and compare it with its card.
 
+    Args:
+        model: A card, or the name of one.
+        device: Where to run.
+        checkpoint: A file to check against the card, instead of the file that the card names. What is wrong with it
+            is then a finding and no exception.
+
     Raises:
-        ChecksumError: The weights file is not the published one.
-        WeightsError: The weights do not fit.
+        ChecksumError: The card's own file is not the published one.
+        WeightsError: The card's own weights do not fit.
         ConfigError: The model is not a `ModelBase`.
 
     Example:
@@ -81,7 +103,16 @@ def check_model(model: str | ModelCard, device: str | None = None) -> CheckResul
     """
     started = time.perf_counter()
     card = resolve(model)
-    loaded = load_card(card, LoadRequest(device=device))
+    checksum, findings = _checksum(card, checkpoint)
+    try:
+        loaded = load_card(card, LoadRequest(device=device, checkpoint_path=checkpoint))
+    except (WeightsError, ConfigError) as error:
+        if checkpoint is None:
+            raise
+        seconds = time.perf_counter() - started
+        return CheckResult(
+            card.name, checksum, "nothing", None, None, seconds, device or "cpu", (*findings, str(error))
+        )
     if not isinstance(loaded, ModelBase):
         raise ConfigError(f"'{card.name}' is a {type(loaded).__name__}; only a ModelBase can be checked.")
     measured = output_fingerprint(embed_check_signal(loaded))
@@ -89,11 +120,8 @@ def check_model(model: str | ModelCard, device: str | None = None) -> CheckResul
     if card.fingerprint:
         expected = card.fingerprint.model_dump(exclude={"rtol"})
         differences = compare(expected, measured, card.fingerprint.rtol)
+    wrong = wrong_tensors(loaded, card.tensor_sha256)
     report = getattr(loaded, "load_report", None)
-    if card.checkpoint_path is None:
-        checksum = "the card has no checkpoint"
-    else:
-        checksum = "verified" if card.sha256 else "not verified: the card states no sha256"
     return CheckResult(
         name=card.name,
         checksum=checksum,
@@ -102,4 +130,40 @@ def check_model(model: str | ModelCard, device: str | None = None) -> CheckResul
         differences=differences,
         seconds=time.perf_counter() - started,
         device=str(loaded.device),
+        findings=(*findings, *(f"tensor '{name}' is not the published one" for name in wrong)),
+        tensors=f"{len(card.tensor_sha256) - len(wrong)} of {len(card.tensor_sha256)} as published"
+        if card.tensor_sha256
+        else "",
     )
+
+
+def wrong_tensors(model: nn.Module, published: Mapping[str, str]) -> list[str]:
+    """Names of the tensors that are absent or whose float32 bytes do not have the published sha256."""
+    state = model.state_dict() if published else {}
+    return [name for name, expected in published.items() if _sha256(state.get(name)) != expected]
+
+
+def _sha256(tensor: torch.Tensor | None) -> str | None:
+    if tensor is None:
+        return None
+    return hashlib.sha256(tensor.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _checksum(card: ModelCard, checkpoint: str | Path | None) -> tuple[str, tuple[str, ...]]:
+    """What can be said about the sha256 of the file, and what is wrong about it."""
+    partial = (
+        "" if card.sha256 is None or len(card.sha256) == 64 else f" (its first {len(card.sha256)} digits)"
+    )
+    if checkpoint is None:
+        if card.checkpoint_path is None:
+            return "the card has no checkpoint", ()
+        if card.sha256 is None:
+            return "not verified: the card states no sha256", ()
+        return f"verified{partial}", ()  # or loading raises
+    actual = sha256_of(fetch(checkpoint))
+    if card.sha256 is None:
+        return f"{actual}; the card states none", ()
+    if actual.startswith(card.sha256):
+        return f"verified{partial}", ()
+    finding = f"the file's sha256 is {actual}, the card states {card.sha256}: it is not the published file"
+    return "DIFFERS from the card", (finding,)

@@ -7,8 +7,19 @@ from typing import Any
 
 from avex.configs import AudioConfig, ModelCard
 from avex.models.utils.families import FAMILIES, canonical_family
-from avex.models.utils.registry import card_names, find_card, list_model_classes, resolve
+from avex.models.utils.registry import (
+    card_names,
+    find_card,
+    get_model_class,
+    list_model_classes,
+    resolve,
+)
 
+_PADDING = {
+    "masked": "left out where a mask marks it",
+    "leaks": "masked, but it still changes the embedding: give clips of one length",
+    "none": "heard as silence",
+}
 _TITLES = ("Model Name", "Description", "Trained Classifier", "Loads")
 
 
@@ -104,6 +115,7 @@ def describe_model(name: str, verbose: bool = False) -> dict[str, Any]:
         "has_audio_config": spec.audio_config is not None,
         "has_trained_classifier": card.has_trained_classifier,
         "available": family in list_model_classes(),
+        "padding_rule": padding_rule(card),
         **card.model_dump(exclude={"name", "model_spec"}),
     }
     if verbose:
@@ -131,6 +143,7 @@ def format_description(card: ModelCard, source: str | None = None) -> str:
         ("Window", f"{audio.target_length_seconds:g} s" if audio.target_length_seconds else "any length"),
         ("Input", audio.representation),
         ("Resampler", card.resampler),
+        ("Padding", _PADDING.get(padding_rule(card) or "", "")),
         ("Embedding", f"{card.embedding_dim} values" if card.embedding_dim else ""),
         (
             "Classifier",
@@ -153,6 +166,14 @@ def format_description(card: ModelCard, source: str | None = None) -> str:
             f'\n  from avex import load_model\n  model = load_model("{source or card.name}", device="cpu")\n'
         )
     return "\n".join(lines)
+
+
+def padding_rule(card: ModelCard) -> str | None:
+    """What a padding mask does in the model of a card (`ModelBase.padding_rule`), or None if it is not known."""
+    family = canonical_family(card.model_spec.name)
+    if family is not None:
+        return FAMILIES[family].padding_rule(card.model_spec)
+    return getattr(get_model_class(card.model_spec.name), "padding_rule", None)
 
 
 def _file(model: str) -> str | None:

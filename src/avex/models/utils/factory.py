@@ -66,10 +66,14 @@ def build_model(model_name: str, device: str | torch.device | None = None, **kwa
 
 
 def build_model_from_spec(
-    model_spec: ModelSpec, device: str | torch.device | None = None, **kwargs: Any
+    model_spec: ModelSpec,
+    device: str | torch.device | None = None,
+    *,
+    cls: type[nn.Module] | None = None,
+    **kwargs: Any,
 ) -> nn.Module:
-    """Build the class that a spec names, without loading weights. See `build_model`."""
-    cls = get_model_class(model_spec.name)
+    """Build the class that a spec names, or `cls` with its options, without loading weights. See `build_model`."""
+    cls = cls or get_model_class(model_spec.name)
     if cls is None:
         known = list_model_classes()
         raise UnknownModelError(

@@ -16,7 +16,8 @@ def list_model_layers(model: str | ModelBase, device: str = "cpu") -> dict[str, 
         device: Where to load it.
 
     Returns:
-        `{"layers": [...], "last_layer": name or None, "all": [...], "special_options": ["last_layer", "all"]}`
+        `layers` and `all`, the names in order; `aliases`, from `layer_0`, `layer_1`, ... to them; `last_layer`, the
+        last name or None; `special_options`, the keywords that selectors may be.
 
     Raises:
         UnknownModelError: No such model.
@@ -34,5 +35,6 @@ def list_model_layers(model: str | ModelBase, device: str = "cpu") -> dict[str, 
         "layers": layers,
         "last_layer": layers[-1] if layers else None,
         "all": list(layers),
+        "aliases": {f"layer_{number}": name for number, name in enumerate(layers)},
         "special_options": ["last_layer", "all"],
     }

@@ -186,8 +186,8 @@ def resolve(model: str | Path | ModelSpec | ModelCard) -> ModelCard:
         return card
     if name.lower().endswith((".yml", ".yaml")):
         return load_model_card(name)
-    if family := canonical_family(name):
-        return default_card(family)
+    if canonical_family(name):
+        return default_card(name)
     if name in _classes:
         return ModelCard(name=name, model_spec=ModelSpec(name=name, pretrained=False, device="cpu"))
     known = {*_cards.all_names(), *family_names(), *_classes}
@@ -223,11 +223,12 @@ def get_checkpoint_path(name: str) -> str | None:
     return resolve(name).checkpoint_path
 
 
-def load_label_mapping(model_or_path: str | Path) -> LabelMap | None:
+def load_label_mapping(model_or_path: str | Path, column: str | None = None) -> LabelMap | None:
     """Load the labels of a model, or of a label file.
 
     Args:
         model_or_path: A model's name, or a path or URI of a `.json`, `.csv` or `.txt` label file.
+        column: Column of labels of a `.csv` file; of a model its card says it.
 
     Returns:
         A `LabelMap` (`["label_to_index"]`, `["index_to_label"]`, `.labels`), or None if it has no labels.
@@ -244,9 +245,11 @@ def load_label_mapping(model_or_path: str | Path) -> LabelMap | None:
 
     text = str(model_or_path)
     if "://" in text or text.lower().endswith((".json", ".txt", ".csv")):
-        return LabelMap.load(text)
-    uri = resolve(text).class_mapping_path
-    return LabelMap.load(uri) if uri else None
+        return LabelMap.load(text, column=column)
+    card = resolve(text)
+    if card.class_mapping_path is None:
+        return None
+    return LabelMap.load(card.class_mapping_path, column=column or card.class_mapping_column)
 
 
 def register_model_class(cls: ClassT) -> ClassT:

@@ -1,4 +1,6 @@
-"""Embeddings and selection tables of a folder: `python examples/01_embed_and_detect.py [RECORDINGS [OUTPUT]]`.
+"""Embeddings and selection tables of a folder.
+
+    python examples/embed_and_detect.py [RECORDINGS [OUTPUT]]
 
 Does in Python what `avex embed` and `avex predict` do on the command line, then finds similar windows.
 """

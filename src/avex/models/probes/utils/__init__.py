@@ -1,0 +1,46 @@
+"""Building probes, and finding their classes (module names are fixed by the public documents)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from avex._core.registry import load_attribute
+
+if TYPE_CHECKING:
+    from avex.models.probes.utils.factory import (
+        build_probe_from_config,
+        build_probe_from_config_offline,
+        build_probe_from_config_online,
+    )
+    from avex.models.probes.utils.registry import (
+        get_probe_class,
+        list_probe_classes,
+        load_probe_config,
+        register_probe_class,
+    )
+
+_LAZY = {
+    "build_probe_from_config": "factory",
+    "build_probe_from_config_offline": "factory",
+    "build_probe_from_config_online": "factory",
+    "get_probe_class": "registry",
+    "list_probe_classes": "registry",
+    "load_probe_config": "registry",
+    "register_probe_class": "registry",
+}
+
+__all__ = [
+    "build_probe_from_config",
+    "build_probe_from_config_offline",
+    "build_probe_from_config_online",
+    "get_probe_class",
+    "list_probe_classes",
+    "load_probe_config",
+    "register_probe_class",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return load_attribute(f"{__name__}.{_LAZY[name]}:{name}")

@@ -1,0 +1,1 @@
+"""Training: probes on embeddings."""

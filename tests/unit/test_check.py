@@ -1,0 +1,125 @@
+"""`avex check`: what it says of the published file, and of a file that is given."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from avex.cli import main
+from avex.models.beats.checkpoint import export_state
+from avex.models.beats.model import Beats
+from avex.models.utils.check import check_model
+from avex.models.utils.registry import card_names, find_card, load_model_card
+
+SIZES = dict(
+    encoder_layers=1, encoder_embed_dim=32, encoder_ffn_embed_dim=32, encoder_attention_heads=4, embed_dim=16
+)
+SENTINEL = "backbone.patch_embedding.weight"
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A card with a checksum, a fingerprint and the checksum of a tensor; and the weights."""
+    torch.manual_seed(0)
+    state = Beats(init_config=SIZES).state_dict()
+    save_file(state, tmp_path / "tiny.safetensors")
+    card = {
+        "checkpoint_path": "tiny.safetensors",
+        "sha256": sha256((tmp_path / "tiny.safetensors").read_bytes()),
+        "tensor_sha256": {SENTINEL: sha256(state[SENTINEL].numpy().tobytes())},
+        "model_spec": {"name": "beats", "device": "cpu", "init_config": SIZES},
+    }
+    path = tmp_path / "tiny.yml"
+    path.write_text(yaml.safe_dump(card))
+    card["fingerprint"] = check_model(load_model_card(path)).fingerprint
+    path.write_text(yaml.safe_dump(card))
+    return path, state
+
+
+def run(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["avex", "check", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    out, err = capsys.readouterr()
+    return caught.value.code or 0, out, " ".join(err.split())
+
+
+def test_the_published_file(published, monkeypatch, capsys):
+    path, _ = published
+    code, out, err = run(monkeypatch, capsys, path)
+    assert (code, err) == (0, "")
+    for line in (
+        "sha256       verified\n",
+        "Fingerprint  matches the card\n",
+        "1 of 1 as published\n",
+        "OK\n",
+    ):
+        assert line in out
+    code, given, _ = run(monkeypatch, capsys, path, "--checkpoint", path.with_name("tiny.safetensors"))
+    assert code == 0
+    assert given.splitlines()[1:] == out.splitlines()[1:]  # all but the time it took
+
+
+def test_the_same_weights_in_another_container(published, tmp_path, monkeypatch, capsys):
+    path, state = published
+    torch.save({"model": export_state(state, "microsoft")}, tmp_path / "again.pt")
+    code, out, err = run(monkeypatch, capsys, path, "--checkpoint", tmp_path / "again.pt")
+    assert code == 1
+    assert "sha256       DIFFERS from the card" in out
+    assert "layout      microsoft" in out
+    assert "1 of 1 as published" in out
+    assert "Fingerprint  matches the card" in out
+    assert sha256((tmp_path / "again.pt").read_bytes()) in err
+    assert "not the published file" in err
+
+
+def test_other_weights(published, tmp_path, monkeypatch, capsys):
+    path, state = published
+    save_file({name: value * 1.1 for name, value in state.items()}, tmp_path / "other.safetensors")
+    code, out, err = run(monkeypatch, capsys, path, "--checkpoint", tmp_path / "other.safetensors")
+    assert code == 1
+    assert "Fingerprint  DIFFERS from the card" in out
+    assert f"tensor '{SENTINEL}' is not the published one" in err
+    assert "rms is" in err
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda state: {"model.stem.weight": torch.zeros(2)}, "0 of"),
+        (lambda state: {k: v for k, v in state.items() if "fc1.bias" not in k}, "fc1.bias"),
+        (lambda state: {**state, "backbone.surprise": torch.zeros(1)}, "backbone.surprise"),
+    ],
+)
+def test_a_file_that_does_not_fit(published, tmp_path, monkeypatch, capsys, damage, message):
+    path, state = published
+    save_file(damage(state), tmp_path / "bad.safetensors")
+    code, out, err = run(monkeypatch, capsys, path, "--checkpoint", tmp_path / "bad.safetensors")
+    assert code == 1
+    assert "Parameters   nothing" in out
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_file_that_is_not_there(published, monkeypatch, capsys):
+    code, _, err = run(monkeypatch, capsys, published[0], "--checkpoint", "absent.pt")
+    assert code == 1
+    assert "'absent.pt' does not exist" in err
+
+
+def test_published_checksums_of_tensors_name_tensors_of_the_model():
+    cards = [card for card in map(find_card, card_names()) if card.tensor_sha256]
+    assert len(cards) == 3
+    with torch.device("meta"):
+        names = Beats(device="meta").state_dict().keys()
+    for card in cards:
+        assert card.tensor_sha256.keys() <= names
