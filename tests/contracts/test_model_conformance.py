@@ -309,6 +309,12 @@ def test_good_model_passes_and_is_left_as_it_was(name):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("name", ["OnlyForward", "OnlyOutput"])
+def test_the_least_that_a_model_can_be_passes(name):
+    torch.manual_seed(0)
+    check_model(getattr(broken, name)())
+
+
 def test_all_that_is_broken_is_listed_at_once():
     torch.manual_seed(0)
 

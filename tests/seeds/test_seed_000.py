@@ -109,3 +109,20 @@ def test_the_probe_reads_the_frozen_backbone():
     logits.sum().backward()
     assert all(parameter.grad is None for parameter in base.parameters())
     assert sum(p.numel() for p in probe.parameters() if p.requires_grad) == 768 * 10 + 10
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "00_quick_start.py",
+        "01_basic_model_loading.py",
+        "02_checkpoint_loading.py",
+        "03_custom_model_registration.py",
+        "04_training_and_evaluation.py",
+        "05_embedding_extraction.py",
+        "06_classifier_head_loading.py",
+    ],
+)
+def test_the_examples_that_it_lists_are_there(name):
+    """That they run is shown in tests/examples."""
+    assert (Path(__file__).resolve().parents[2] / "examples" / name).is_file()

@@ -58,9 +58,9 @@ class LabelTable:
     def read(cls, table: Any, *, label_column: str | None = None) -> LabelTable:
         """Read a table of labels.
 
-        The recording is in the first column found of `recording`, `path`, `file`, `filename`; its labels are in `label` (one
-        label, taken as it is) or `labels` (several, separated by `;` or `|`; so is a `label` that holds one of these).
-        `start_s` and `end_s` are in seconds and optional.
+        The recording is in the first column found of `recording`, `path`, `file`, `filename`; its labels are
+        in `label` (one label, taken as it is) or `labels` (several, separated by `;` or `|`; so is a `label`
+        that holds one of these). `start_s` and `end_s` are in seconds and optional.
 
         Args:
             table: A CSV, TSV or Parquet file; a pandas DataFrame; or a mapping of column names to sequences.
@@ -80,7 +80,8 @@ class LabelTable:
             columns = {str(name): values for name, values in table.to_dict("list").items()}
         else:
             raise ConfigError(
-                f"A label table cannot be a {type(table).__name__}. Expected the path of a CSV, TSV or Parquet file, a "
+                f"A label table cannot be a {type(table).__name__}. Expected the path of a CSV, TSV or "
+                "Parquet file, a "
                 "pandas DataFrame, or a mapping of column names to sequences."
             )
         return _build(columns, "label table", label_column, None)
@@ -136,7 +137,8 @@ def _read_text(path: Path, delimiter: str) -> dict[str, list[Any]]:
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(names):
             raise ConfigError(
-                f"Label table '{path}': row {number} has {len(row)} cells, but there are {len(names)} columns. "
+                f"Label table '{path}': row {number} has {len(row)} cells, but there are {len(names)} "
+                "columns. "
                 "Quote cells that contain the separator."
             )
     return {name: [row[i] for row in rows[1:]] for i, name in enumerate(names)}

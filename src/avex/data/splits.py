@@ -1,8 +1,8 @@
 """Splits and folds: which examples a model learns from, and which it is judged by.
 
 Single labels are dealt out class by class. Groups (all windows of a recording, all recordings of a site) stay
-together: they are dealt out greedily, the most lopsided first, each to where it brings the share of the classes
-closest to what was asked for. Everything follows from the seed.
+together: they are dealt out greedily, the most lopsided first, each to where it brings the share of the
+classes closest to what was asked for. Everything follows from the seed.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def make_split(
         classes: Names, for messages.
 
     Raises:
-        ConfigError: The shares are impossible, or a class has too few examples (or groups) to be in every part.
+        ConfigError: The shares are impossible, or a class has too few examples (or groups) to be in every
+            part.
 
     Example:
         >>> split = make_split([0] * 10 + [1] * 10, test=0.2)
@@ -131,7 +132,8 @@ def split_from_column(values: Sequence[str]) -> Split:
     unknown = sorted(set(words) - _TRAIN - _VALIDATION - _TEST)
     if unknown:
         raise ConfigError(
-            f"A split column holds {', '.join(map(repr, unknown[:_SHOWN]))}. Expected 'train', 'validation' or 'test' "
+            f"A split column holds {', '.join(map(repr, unknown[:_SHOWN]))}. Expected 'train', 'validation' "
+            "or 'test' "
             "in every row; for numbered folds use cross-validation."
         )
     named = (_TRAIN, _VALIDATION, _TEST)
@@ -162,8 +164,10 @@ def check_leakage(split: Split, groups: Sequence[Any] | npt.NDArray[Any], what: 
     if shared:
         more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
         raise ConfigError(
-            f"{len(shared)} of {len(seen)} {what}s are in two parts of the split: {', '.join(shared[:3])}{more}. Metrics "
-            "would be of examples that were learned by heart. Use a grouped split, or correct the split column."
+            f"{len(shared)} of {len(seen)} {what}s are in two parts of the split: "
+            f"{', '.join(shared[:3])}{more}. Metrics "
+            "would be of examples that were learned by heart. Use a grouped split, or correct the split "
+            "column."
         )
 
 
@@ -208,7 +212,8 @@ def _check_enough(
         named = [f"'{classes[i] if classes else i}' ({counts[i]})" for i in few[:_SHOWN]]
         more = f" and {len(few) - _SHOWN} more" if len(few) > _SHOWN else ""
         raise ConfigError(
-            f"{len(few)} classes have fewer {what} than the {parts} parts of the split: {', '.join(named)}{more}. Add "
+            f"{len(few)} classes have fewer {what} than the {parts} parts of the split: "
+            f"{', '.join(named)}{more}. Add "
             "recordings, leave these classes out, or use fewer parts."
         )
 

@@ -1,8 +1,9 @@
 """Bootstrap: how often each example is drawn in each resample, and the interval of the values that follow.
 
 Every metric of this package takes counts, one row per resample, so that a thousand resamples are a few matrix
-products instead of a thousand calls. Examples of one recording are drawn together: they are not independent, and
-an interval that ignored it would be too narrow (Davison and Hinkley, Bootstrap Methods and their Application, 1997).
+products instead of a thousand calls. Examples of one recording are drawn together: they are not independent,
+and an interval that ignored it would be too narrow (Davison and Hinkley, Bootstrap Methods and their
+Application, 1997).
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def confusion_matrix(
             f"targets {truth.shape} and predictions {guess.shape} differ. Expected (N,) for both."
         )
     both = np.concatenate([truth, guess])
-    if len(both) and not (0 <= both.min() and both.max() < num_classes):
+    if len(both) and (both.min() < 0 or both.max() >= num_classes):
         raise ConfigError(
             f"Class indices run from {both.min()} to {both.max()}, but there are {num_classes} classes. "
             f"Expected 0 to {num_classes - 1}."

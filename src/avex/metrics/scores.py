@@ -79,17 +79,19 @@ def score_predictions(
 ) -> ScoreSet:
     """Compute the metrics of a classifier with intervals.
 
-    For one label per example: `accuracy`, `balanced_accuracy` (mean recall of the classes that occur), `macro_f1` (mean
-    over classes that occur or were predicted), `macro_roc_auc` (one against the rest) and `top5_accuracy` (for more than
-    five classes). For several labels: `mean_average_precision`, `macro_roc_auc`, `macro_f1` and `micro_f1` at the
-    threshold. All agree with the functions of scikit-learn of the same names.
+    For one label per example: `accuracy`, `balanced_accuracy` (mean recall of the classes that occur),
+    `macro_f1` (mean over classes that occur or were predicted), `macro_roc_auc` (one against the rest) and
+    `top5_accuracy` (for more than five classes). For several labels: `mean_average_precision`,
+    `macro_roc_auc`, `macro_f1` and `micro_f1` at the threshold. All agree with the functions of scikit-learn
+    of the same names.
 
-    Intervals are percentiles of a bootstrap over groups. They say how far the test examples determine the value,
-    nothing about another training run, and collapse to a point where every example is right.
+    Intervals are percentiles of a bootstrap over groups. They say how far the test examples determine the
+    value, nothing about another training run, and collapse to a point where every example is right.
 
     Args:
         targets: (N,) class indices, or (N, C) 0/1 for several labels.
-        probabilities: (N, C), any scores that grow with the probability; for `threshold` they must be probabilities.
+        probabilities: (N, C), any scores that grow with the probability; for `threshold` they must be
+            probabilities.
         classes: C names, for `left_out`; None numbers them.
         groups: (N,) what is resampled as one, such as the recording.
         threshold: From which probability on a label counts as predicted (several labels).
@@ -128,7 +130,8 @@ def score_predictions(
 def _check(truth: npt.NDArray[Any], table: Floats) -> None:
     if table.ndim != 2 or not len(table) or truth.shape not in (table.shape[:1], table.shape):
         raise ConfigError(
-            f"targets {truth.shape} and probabilities {table.shape} do not fit. Expected (N,) class indices or "
+            f"targets {truth.shape} and probabilities {table.shape} do not fit. Expected (N,) class indices "
+            "or "
             "(N, C) 0/1, and (N, C) probabilities, N at least 1."
         )
     if not np.isfinite(table).all():
@@ -140,7 +143,7 @@ def _check(truth: npt.NDArray[Any], table: Floats) -> None:
 
 
 def _one_hot(indices: npt.NDArray[Any], num_classes: int) -> npt.NDArray[np.bool_]:
-    return np.asarray(indices)[:, None] == np.arange(num_classes)
+    return np.equal(indices[:, None], np.arange(num_classes))
 
 
 def _single(
@@ -175,14 +178,14 @@ def _multi(positive: npt.NDArray[np.bool_], table: Floats, threshold: float) -> 
 def _left_out(
     positive: npt.NDArray[np.bool_], names: Sequence[str], metrics: Mapping[str, Metric]
 ) -> dict[str, tuple[str, ...]]:
-    without_positive = ~positive.any(0)
+    without_positive = np.logical_not(positive.any(axis=0))
     missing = {
         "mean_average_precision": without_positive,
-        "macro_roc_auc": without_positive | positive.all(0),
+        "macro_roc_auc": without_positive | positive.all(axis=0),
         "balanced_accuracy": without_positive,
     }
     return {
-        metric: tuple(name for name, absent in zip(names, missing[metric], strict=True) if absent)
+        metric: tuple(names[int(i)] for i in np.flatnonzero(missing[metric]))
         for metric in metrics
         if metric in missing and missing[metric].any()
     }

@@ -44,7 +44,7 @@ class ConvPositionEmbedding(nn.Module):
         self.weight_g = nn.Parameter(torch.empty(1, 1, kernel_size))
         self.weight_v = nn.Parameter(torch.empty(dim, dim // groups, kernel_size))
         self.bias = nn.Parameter(torch.empty(dim))
-        self._kept: tuple[tuple[int, ...], Tensor] | None = None
+        self._kept: tuple[tuple[Any, ...], Tensor] | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -86,11 +86,15 @@ class ConvPositionEmbedding(nn.Module):
         wants_gradient = torch.is_grad_enabled() and (g.requires_grad or v.requires_grad)
         if wants_gradient or torch.compiler.is_compiling() or g.is_inference() or v.is_inference():
             return _compose(g, v)
+        # Under autocast it would be converted in every call.
+        device = v.device.type
+        low = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if low else v.dtype
         # Whatever changes a parameter counts up its version, but for changes in place through `.data`.
-        state = (g.data_ptr(), g._version, v.data_ptr(), v._version)
+        state = (dtype, g.data_ptr(), g._version, v.data_ptr(), v._version)
         if self._kept is None or self._kept[0] != state:
             with torch.inference_mode(False), torch.no_grad():
-                self._kept = (state, _compose(g.detach(), v.detach()))
+                self._kept = (state, _compose(g.detach(), v.detach()).to(dtype))
         return self._kept[1]
 
     def train(self, mode: bool = True) -> ConvPositionEmbedding:

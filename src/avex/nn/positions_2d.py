@@ -32,9 +32,9 @@ def sincos_2d(dim: int, rows: int, columns: int) -> Tensor:
     """
     if dim % 4:
         raise ValueError(f"Sine-cosine positions need a dimension that is a multiple of 4, not {dim}.")
-    of_column = _sincos_1d(dim // 2, columns).repeat(rows, 1)
-    of_row = _sincos_1d(dim // 2, rows).repeat_interleave(columns, dim=0)
-    return torch.cat([of_column, of_row], dim=1).float()
+    of_column = _sincos_1d(dim // 2, columns).float().repeat(rows, 1)
+    of_row = _sincos_1d(dim // 2, rows).float().repeat_interleave(columns, dim=0)
+    return torch.cat([of_column, of_row], dim=1)
 
 
 def _sincos_1d(dim: int, length: int) -> Tensor:

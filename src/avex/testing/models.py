@@ -49,7 +49,7 @@ def check_model(
     """Check a model against every rule and report all that it breaks.
 
     The model is left as it was: mode, parameters, buffers, gradients. It must be able to run (weights may be
-    random). Expect some thirty forward passes of up to four clips, and twice the memory of the weights.
+    random). Expect some seventy forward passes of up to five clips, and three times the memory of the weights.
 
     Args:
         model: A model, or anything that `avex.load_model` takes.

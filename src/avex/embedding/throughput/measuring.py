@@ -25,7 +25,7 @@ from avex.models.base_model import ModelBase
 
 # For models that take any length.
 _WINDOW_SECONDS = 10.0
-_WHOLE, _FRONT_END, _BOUND = "whole", "front end", "bound"
+_NAMES = _WHOLE, _FRONT_END, _BOUND = "whole", "front end", "bound"
 
 
 def measure(
@@ -78,9 +78,10 @@ def measure(
     _check(batch_sizes, precisions, seconds, threads, workers)
     tell = on_step or (lambda _: None)
     with _thread_limit(threads) as count:
-        plan = model if isinstance(model, (BenchPlan, nn.Module)) else None
-        if plan is None:
-            plan = plan_bench(model, weights=weights, backend=backend)  # type: ignore[arg-type]
+        if isinstance(model, (BenchPlan, nn.Module)):
+            plan: BenchPlan | nn.Module = model
+        else:
+            plan = plan_bench(model, weights=weights, backend=backend)
         tell("loading")
         subjects = load_subjects(plan, precisions, device, workers, count, compile)
         each = max(1, count // subjects[0].workers)
@@ -104,9 +105,6 @@ def measure(
         _result(case, count, clock, {name: tuple(times.get((i, name), ())) for name in _NAMES})
         for i, case in enumerate(cases)
     ]
-
-
-_NAMES = (_WHOLE, _FRONT_END, _BOUND)
 
 
 @dataclass(frozen=True)

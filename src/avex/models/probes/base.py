@@ -175,13 +175,13 @@ class Probe(nn.Module):
         if side_by_side and x.shape[-1] == mix.dim and x.ndim == (2 if mix.kind == "vector" else 3):
             parts = list(x.split(mix.dims, dim=-1))
             return read_embeddings(parts, padding_mask, names)
-        layers = read_embeddings(x, padding_mask, names, has_cls_token=mix.aggregation == "cls_token")
-        if mix.kind == "sequence" and any(f.layout.kind == "vector" for f in layers):
-            raise ValueError(
-                f"A probe of type '{self.probe_type}' reads sequences (B, T, D), but got vectors (B, D). Store "
-                "embeddings with aggregation='none', or use a linear or mlp probe."
-            )
-        return layers
+        return read_embeddings(
+            x,
+            padding_mask,
+            names,
+            has_cls_token=mix.aggregation == "cls_token",
+            needs_time=mix.kind == "sequence",
+        )
 
     def _encode(self, x: Any, padding_mask: Tensor | None) -> dict[str, Features]:
         base = self.base_model

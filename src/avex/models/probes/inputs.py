@@ -111,16 +111,17 @@ class LayerMix:
         values, masks = [value for value, _ in read], [mask for _, mask in read]
         if self.is_weighted and projectors is not None:
             values = [project(value) for project, value in zip(projectors, values, strict=True)]
+        mask: Tensor | None = None
         if self.kind == "sequence":
-            values, masks = _align(values, masks)
+            values, mask = _align(values, masks)
         if not self.is_weighted:
-            return torch.cat(values, dim=-1), masks[0]
+            return torch.cat(values, dim=-1), mask
         assert weights is not None
         shares = weights.softmax(0)
         total = shares[0] * values[0]
         for share, value in zip(shares[1:], values[1:], strict=True):
             total = total + share * value
-        return total, masks[0]
+        return total, mask
 
     def _read(self, name: str, dim: int, features: Features) -> tuple[Tensor, Tensor | None]:
         mask = None
@@ -154,18 +155,19 @@ class LayerMix:
         return features.pooled(self.aggregation)
 
 
-def _align(values: list[Tensor], masks: list[Tensor | None]) -> tuple[list[Tensor], list[Tensor | None]]:
-    """Bring sequences to the length of the shortest; padding does not bleed into its neighbours."""
+def _align(values: list[Tensor], masks: list[Tensor | None]) -> tuple[list[Tensor], Tensor | None]:
+    """Bring sequences to the length of the shortest; a step is padding if it is in any of them."""
     steps = min(value.shape[1] for value in values)
-    if all(value.shape[1] == steps for value in values):
-        known = next((mask for mask in masks if mask is not None), None)
-        return values, [known] * len(masks)
     pairs = [_resample(value, mask, steps) for value, mask in zip(values, masks, strict=True)]
-    known = next((mask for _, mask in pairs if mask is not None), None)
-    return [value for value, _ in pairs], [known] * len(pairs)
+    padding: Tensor | None = None
+    for _, mask in pairs:
+        if mask is not None:
+            padding = mask if padding is None else padding | mask
+    return [value for value, _ in pairs], padding
 
 
 def _resample(value: Tensor, mask: Tensor | None, steps: int) -> tuple[Tensor, Tensor | None]:
+    """Another number of steps; padding does not bleed into its neighbours."""
     if value.shape[1] == steps:
         return value, mask
     if mask is None:

@@ -17,7 +17,12 @@ _KINDS = {2: "vector", 3: "tokens", 4: "map"}
 
 
 def read_embeddings(
-    x: Any, padding_mask: Tensor | None, names: Sequence[str], *, has_cls_token: bool = False
+    x: Any,
+    padding_mask: Tensor | None,
+    names: Sequence[str],
+    *,
+    has_cls_token: bool = False,
+    needs_time: bool = False,
 ) -> list[Features]:
     """The embeddings of each layer, with the meaning of their axes.
 
@@ -28,6 +33,7 @@ def read_embeddings(
         padding_mask: (B, T) bool at the rate of the embeddings, True where padded.
         names: The layers.
         has_cls_token: Take the first token of tensors (B, T, D) for a CLS token.
+        needs_time: Refuse tensors (B, D).
 
     Returns:
         One `Features` per layer.
@@ -49,7 +55,7 @@ def read_embeddings(
             f"The probe reads {len(names)} layers ({', '.join(names)}), but got {len(layers)}. Pass one tensor per "
             "layer, as a list in this order or as a dict by name."
         )
-    return [_as_features(layer, padding_mask, has_cls_token) for layer in layers]
+    return [_as_features(layer, padding_mask, has_cls_token, needs_time) for layer in layers]
 
 
 def _in_order(layers: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
@@ -62,7 +68,7 @@ def _in_order(layers: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
     )
 
 
-def _as_features(x: Any, mask: Tensor | None, has_cls_token: bool) -> Features:
+def _as_features(x: Any, mask: Tensor | None, has_cls_token: bool, needs_time: bool) -> Features:
     if isinstance(x, Features):
         return x
     if isinstance(x, np.ndarray):
@@ -71,6 +77,11 @@ def _as_features(x: Any, mask: Tensor | None, has_cls_token: bool) -> Features:
         raise TypeError(f"Embeddings are tensors, arrays or Features, not {type(x).__name__}.")
     if x.ndim not in _KINDS:
         raise ValueError(f"Embeddings have shape (B, D), (B, T, D) or (B, C, F, T), not {tuple(x.shape)}.")
+    if x.ndim == 2 and needs_time:
+        raise ValueError(
+            f"The probe reads sequences (B, T, D), but got vectors {tuple(x.shape)}. Store embeddings with "
+            "aggregation='none', or use a linear or mlp probe."
+        )
     prefix = 1 if has_cls_token and x.ndim == 3 else 0
     layout = TokenLayout(_KINDS[x.ndim], num_prefix_tokens=prefix)  # type: ignore[arg-type]
     return Features(x, layout, _fitting_mask(mask, x, prefix))

@@ -14,7 +14,7 @@ from torch import nn
 from avex._core.errors import ConfigError
 from avex.configs import ModelCard, ModelSpec
 from avex.models.base_model import ModelBase
-from avex.models.utils.factory import accepts, build_model_from_spec, pick_device
+from avex.models.utils.factory import accepts, build_class, pick_device
 from avex.models.utils.plan import LoadPlan, plan_load
 from avex.models.utils.sources import FileContent
 from avex.weights import LabelMap, LoadReport
@@ -106,9 +106,7 @@ def build(
         arguments["return_features_only"] = plan.features_only
     if accepts(cls, "pretrained"):
         arguments["pretrained"] = False  # weights are loaded here, never by the class
-    return build_model_from_spec(
-        spec, device or pick_device(request.device, spec.device), cls=cls, **arguments
-    )
+    return build_class(cls, spec, device or pick_device(request.device, spec.device), **arguments)
 
 
 def _apply(

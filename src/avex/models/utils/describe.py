@@ -59,7 +59,7 @@ def list_models() -> dict[str, dict[str, Any]]:
 
     Example:
         >>> models = list_models()                                          # doctest: +SKIP
-        >>> models["birdnet"]["num_classes"]
+        >>> models["birdnet"]["num_classes"]                                # doctest: +SKIP
         6522
     """
     table = model_table()

@@ -66,14 +66,10 @@ def build_model(model_name: str, device: str | torch.device | None = None, **kwa
 
 
 def build_model_from_spec(
-    model_spec: ModelSpec,
-    device: str | torch.device | None = None,
-    *,
-    cls: type[nn.Module] | None = None,
-    **kwargs: Any,
+    model_spec: ModelSpec, device: str | torch.device | None = None, **kwargs: Any
 ) -> nn.Module:
-    """Build the class that a spec names, or `cls` with its options, without loading weights. See `build_model`."""
-    cls = cls or get_model_class(model_spec.name)
+    """Build the class that a spec names, without loading weights. See `build_model`."""
+    cls = get_model_class(model_spec.name)
     if cls is None:
         known = list_model_classes()
         raise UnknownModelError(
@@ -81,11 +77,21 @@ def build_model_from_spec(
             f"Known classes: {', '.join(known)}. Register your own with @register_model_class "
             "(on the command line: --plugin my_module)."
         )
+    return build_class(cls, model_spec, device, **kwargs)
+
+
+def build_class(
+    cls: type[nn.Module], model_spec: ModelSpec, device: str | torch.device | None = None, **kwargs: Any
+) -> nn.Module:
+    """Build a class with the options of a spec, without loading weights.
+
+    Raises:
+        ConfigError: The class does not take an option that is set, or needs one that is not.
+    """
     target = pick_device(device, model_spec.device)
     options = {**model_spec.family_options(), **(model_spec.extra_config or {}), **kwargs}
     arguments = constructor_arguments(cls, target, model_spec.audio_config, options)
-    model = cls(**arguments)
-    return model.to(target)
+    return cls(**arguments).to(target)
 
 
 def accepts(cls: type, name: str) -> bool:

@@ -17,7 +17,7 @@ from avex.configs import ModelCard, ModelSpec
 from avex.io import sha256_of
 from avex.models.base_model import ModelBase
 from avex.models.utils.building import LoadRequest, build, build_and_fill, make_plan, set_fact
-from avex.models.utils.factory import accepts, build_model_from_spec
+from avex.models.utils.factory import accepts, build_class, build_model_from_spec
 from avex.models.utils.plan import LoadPlan
 from avex.models.utils.registry import get_model_class, resolve
 from avex.models.utils.sources import (
@@ -79,7 +79,7 @@ def load_model(
 
     Example:
         >>> model = load_model("birdnet", device="cpu")                     # doctest: +SKIP
-        >>> model.label_mapping["index_to_label"][0]
+        >>> model.label_mapping["index_to_label"][0]                        # doctest: +SKIP
         'Abroscopus albogularis_Rufous-faced Warbler'
     """
     request = LoadRequest(
@@ -184,10 +184,10 @@ def _load_graph(
         raise WeightsError(f"Model '{card.name}' needs a graph file. Give checkpoint_path=... .")
     chosen = recognise_given(chosen, card)
     path = chosen.source.fetch()
-    model = build_model_from_spec(
+    model = build_class(
+        cls,
         card.model_spec,
         request.device,
-        cls=cls,
         checkpoint=path,
         num_classes=request.num_classes,
         return_features_only=request.return_features_only,

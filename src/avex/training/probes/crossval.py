@@ -78,9 +78,9 @@ def cross_validate_probe(
 ) -> CrossValidation:
     """Estimate how good a probe is by cross-validation.
 
-    Everything that is chosen (standardisation, regularisation, when to stop) is chosen inside the training folds. Folds
-    that are given are used for that too: a linear probe is chosen by cross-validation over the other folds, heads that
-    stop early hold out the next one.
+    Everything that is chosen (standardisation, regularisation, when to stop) is chosen inside the training
+    folds. Folds that are given are used for that too: a linear probe is chosen by cross-validation over the
+    other folds, heads that stop early hold out the next one.
 
     Args:
         embeddings: See `fit_probe`.

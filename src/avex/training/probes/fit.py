@@ -50,29 +50,30 @@ def fit_probe(
 ) -> ProbeFit:
     """Train a probe on embeddings and say how good it is.
 
-    A linear probe (the default) is fitted exactly, as scikit-learn's logistic regression on standardised features;
-    how strongly it is regularised is chosen by cross-validation inside the training examples. Standardisation is part
-    of the probe. The same seed gives the same probe.
+    A linear probe (the default) is fitted exactly, as scikit-learn's logistic regression on standardised
+    features; how strongly it is regularised is chosen by cross-validation inside the training examples.
+    Standardisation is part of the probe. The same seed gives the same probe.
 
     Args:
-        embeddings: (N, D) or (N, T, D) array or tensor; a list of N arrays (T, D); or an embedding store or its path.
-        labels: One per embedding: names, class indices, collections of names, or (N, C) of 0 and 1. With a store also a
-            label table (CSV, TSV, Parquet, DataFrame) with a column `recording`, `path` or `file`, a column `label` or
-            `labels`, and optionally `start_s` and `end_s`.
+        embeddings: (N, D) or (N, T, D) array or tensor; a list of N arrays (T, D); or an embedding store or
+            its path.
+        labels: One per embedding: names, class indices, collections of names, or (N, C) of 0 and 1. With a
+            store also a label table (CSV, TSV, Parquet, DataFrame) with a column `recording`, `path` or
+            `file`, a column `label` or `labels`, and optionally `start_s` and `end_s`.
         config: A `ProbeConfig`, its fields, a YAML file, or the name of a type (`linear`, `mlp`, `knn`, ...).
         classes: Names in the order of the logits; None takes those that occur, sorted.
-        groups: What must never be in two parts of a split: one value per example, or a column of the label table. None
-            takes the recording.
+        groups: What must never be in two parts of a split: one value per example, or a column of the label
+            table. None takes the recording.
         multilabel: Whether an example may be of several classes or none. None sees whether any is.
-        unit: With a label table, what an example is: a `recording` (mean of its windows; their sequence for sequence
-            probes) or a `window`. None takes recordings unless labels are of parts of them.
+        unit: With a label table, what an example is: a `recording` (mean of its windows; their sequence for
+            sequence probes) or a `window`. None takes recordings unless labels are of parts of them.
         label_column: Column of the label table to take labels from.
-        split: `stratified`, `grouped`, `auto` (grouped if recordings have several examples); a column of the label table
-            that says train, validation or test; a `Split`; or None to train on everything.
+        split: `stratified`, `grouped`, `auto` (grouped if recordings have several examples); a column of the
+            label table that says train, validation or test; a `Split`; or None to train on everything.
         test_fraction: Share of the examples for the test.
         val_fraction: Share for validation. None holds out 0.15 for heads that stop early and none for others.
-        folds: Estimate the metrics by cross-validation instead, then train on everything: how many folds, a column of
-            the label table, or one value per example.
+        folds: Estimate the metrics by cross-validation instead, then train on everything: how many folds, a
+            column of the label table, or one value per example.
         class_weights: `balanced`, weights by name, or None.
         seed: Of splits, weights and order.
         device: Where heads are trained in mini-batches.
@@ -178,7 +179,8 @@ def _from_column(examples: Examples, name: str) -> Split:
     if examples.table is None or name not in examples.table.columns:
         known = [*_METHODS, *(examples.table.columns if examples.table else ())]
         raise ConfigError(
-            f"Unknown split '{name}'.{did_you_mean(name, known)} Choose {', '.join(_METHODS)}, or a column of the label "
+            f"Unknown split '{name}'.{did_you_mean(name, known)} Choose {', '.join(_METHODS)}, or a column "
+            "of the label "
             "table that says train, validation or test."
         )
     return split_from_column(examples.column(name))

@@ -1,4 +1,4 @@
-"""From examples to a trained probe: exact for linear heads, one pass for prototypes and neighbours, else mini-batches."""
+"""From examples to a trained probe: exact for linear heads, in one pass for prototypes, else in mini-batches."""
 
 from __future__ import annotations
 
@@ -123,7 +123,8 @@ def _check_classes(train: Examples) -> None:
     if empty:
         more = f" and {len(empty) - _SHOWN} more" if len(empty) > _SHOWN else ""
         raise ConfigError(
-            f"No training example is of class {', '.join(map(repr, empty[:_SHOWN]))}{more}. Add recordings, leave the "
+            f"No training example is of class {', '.join(map(repr, empty[:_SHOWN]))}{more}. Add recordings, "
+            "leave the "
             "class out, or make the other parts of the split smaller."
         )
     if len(counts) < 2 and train.targets.task == "single-label":
@@ -146,7 +147,8 @@ def _input_dim(config: ProbeConfig, train: Examples) -> Any:
         return int(shape[-1])
     if shape[-1] % layers:
         raise ConfigError(
-            f"Embeddings of {shape[-1]} numbers cannot be those of {layers} layers side by side. Name the layers that "
+            f"Embeddings of {shape[-1]} numbers cannot be those of {layers} layers side by side. Name the "
+            "layers that "
             "they were made from in target_layers."
         )
     return [int(shape[-1]) // layers] * layers

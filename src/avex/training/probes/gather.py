@@ -11,9 +11,10 @@ from avex._core.errors import ConfigError
 from avex.configs.probe import ProbeConfig
 from avex.data import LabelTable
 from avex.embedding.stores import EmbeddingStore, StoreHeader, decode_name, open_store
-from avex.training.probes.examples import MIN_OVERLAP, Examples, Unit, from_arrays, from_store
+from avex.training.probes.examples import Examples, Unit, from_arrays
 from avex.training.probes.matching import base_name
 from avex.training.probes.options import ProbeChoice, make_config
+from avex.training.probes.store_examples import MIN_OVERLAP, from_store
 from avex.training.probes.targets import encode_labels
 
 
@@ -24,10 +25,12 @@ class LabelOptions:
     Attributes:
         classes: Names in the order of the logits; None takes those that occur.
         multilabel: Whether examples may be of several classes or none; None sees whether any is.
-        unit: What an example is, with a label table: a `recording` or a `window`; None sees what the table has.
+        unit: What an example is, with a label table: a `recording` or a `window`; None sees what the table
+            has.
         label_column: Column of the label table that holds the labels.
         min_overlap: Share of the shorter of window and annotation from which on the window has the label.
-        groups: (N) what must not be in two parts of a split, or a column of the label table; None takes recordings.
+        groups: (N) what must not be in two parts of a split, or a column of the label table; None takes
+        recordings.
     """
 
     classes: Sequence[str] | None = None
@@ -50,7 +53,8 @@ def gather(
     if store is None:
         if _is_table(labels):
             raise ConfigError(
-                "A label table needs the names of recordings, which an array of embeddings does not have. Pass the "
+                "A label table needs the names of recordings, which an array of embeddings does not have. "
+                "Pass the "
                 "embedding store, or one label per embedding."
             )
         groups = None if isinstance(options.groups, str) else options.groups
@@ -95,12 +99,14 @@ def check_store(config: ProbeConfig, header: StoreHeader) -> None:
     wanted, stored = [str(layer) for layer in config.target_layers], list(header.layers)
     if wanted != stored:
         raise ConfigError(
-            f"The probe reads the layers {', '.join(wanted)}, but the store holds {', '.join(stored)}. Embed again with "
+            f"The probe reads the layers {', '.join(wanted)}, but the store holds {', '.join(stored)}. "
+            "Embed again with "
             f"--layers {','.join(wanted)}, or set target_layers to {stored}."
         )
     if config.aggregation not in ("none", "concat", header.pooling):
         raise ConfigError(
-            f"The probe has aggregation='{config.aggregation}', but the store was pooled by '{header.pooling}'. Embed "
+            f"The probe has aggregation='{config.aggregation}', but the store was pooled by "
+            f"'{header.pooling}'. Embed "
             f"again with --aggregation {config.aggregation}, or set aggregation to '{header.pooling}'."
         )
 

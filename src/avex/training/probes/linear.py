@@ -1,10 +1,11 @@
 """Linear probes by exact optimisation: L2-regularised logistic regression with L-BFGS.
 
-The objective is that of scikit-learn's `LogisticRegression`: `C * sum_i w_i loss_i + |W|^2 / 2`, the intercept free,
-with the multinomial loss for one label per example and one binary loss per class for several. It is convex, so both arrive
-at the same probabilities. The penalty does not change under rotation: the features are turned to their principal axes, and
-each parameter is scaled by the curvature of the objective along it, after which half the steps are enough (Nocedal and
-Wright, Numerical Optimization, 2006, chapters 5 and 7).
+The objective is that of scikit-learn's `LogisticRegression`: `C * sum_i w_i loss_i + |W|^2 / 2`, the
+intercept free, with the multinomial loss for one label per example and one binary loss per class for
+several. It is convex, so both arrive at the same probabilities. The penalty does not change under rotation:
+the features are turned to their principal axes, and each parameter is scaled by the curvature of the
+objective along it, after which half the steps are enough (Nocedal and Wright, Numerical Optimization, 2006,
+chapters 5 and 7).
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ class _Problem:
     def __init__(self, x: Tensor, targets: Tensor, weights: Tensor | None, num_classes: int | None) -> None:
         if x.ndim != 2 or not len(x) or not torch.isfinite(x).all():
             raise ConfigError(
-                f"Features of shape {tuple(x.shape)} cannot be fitted: expected (N, D) finite numbers. Check the embeddings."
+                f"Features of shape {tuple(x.shape)} cannot be fitted: expected (N, D) finite numbers. "
+                "Check the embeddings."
             )
         self._multi = targets.ndim == 2
         classes = targets.shape[1] if self._multi else num_classes or int(targets.max()) + 1
@@ -133,7 +135,7 @@ class _Problem:
             scaled.grad = slope * scale
             return value
 
-        optimiser.step(closure)  # type: ignore[arg-type]
+        optimiser.step(closure)
         found = scaled.detach() * scale
         slope = self._objective(found, penalty)[1]
         steps = optimiser.state[scaled]["n_iter"]

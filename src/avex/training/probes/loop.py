@@ -61,8 +61,9 @@ def train_head(
 ) -> list[Epoch]:
     """Train a probe in place.
 
-    The state with the best validation score is restored (of equal scores that with the lowest loss); without validation
-    examples training runs through all epochs. The same seed gives the same weights on the same machine.
+    The state with the best validation score is restored (of equal scores that with the lowest loss); without
+    validation examples training runs through all epochs. The same seed gives the same weights on the same
+    machine.
 
     Args:
         probe: A probe on embeddings.
@@ -171,7 +172,8 @@ def _step(
     value = loss(probe.forward_embeddings(x, mask), _target(part.targets, batch, device))
     if not torch.isfinite(value):
         raise TrainingError(
-            f"The loss became {float(value)} in epoch {epoch}. Lower learning_rate (now {options.learning_rate:g}), or "
+            f"The loss became {float(value)} in epoch {epoch}. Lower learning_rate (now "
+            f"{options.learning_rate:g}), or "
             "standardise the features."
         )
     optimiser.zero_grad(set_to_none=True)

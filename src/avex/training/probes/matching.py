@@ -22,8 +22,8 @@ def base_name(recording: str) -> str:
 def match_recordings(table: LabelTable, recordings: Sequence[str]) -> list[str | None]:
     """Find the recording that each row of a table speaks of.
 
-    Names match if they are the same file; else if one ends in the other, whole folders and file names compared; else if
-    their file names are the same.
+    Names match if they are the same file; else if one ends in the other, whole folders and file names
+    compared; else if their file names are the same.
 
     Args:
         table: The labels.
@@ -44,12 +44,14 @@ def match_recordings(table: LabelTable, recordings: Sequence[str]) -> list[str |
         other = owners.setdefault(recording, name)
         if other != name and os.path.normpath(other) != os.path.normpath(name):
             raise ConfigError(
-                f"In the {table.source}, '{other}' and '{name}' both fit the recording '{recording}'. Write the paths "
+                f"In the {table.source}, '{other}' and '{name}' both fit the recording '{recording}'. Write "
+                "the paths "
                 "that the store has."
             )
     if not owners:
         raise ConfigError(
-            f"No recording of the {table.source} is in the store. The table says {_examples(found)}; the store says "
+            f"No recording of the {table.source} is in the store. The table says {_examples(found)}; the "
+            "store says "
             f"{_examples(recordings)}. Embed these recordings, or correct the paths."
         )
     return [found[name] for name in table.recordings]
@@ -79,7 +81,8 @@ class _Finder:
         candidates = ending or same_file
         if len(candidates) > 1:
             raise ConfigError(
-                f"'{name}' in the {table.source} fits {len(candidates)} recordings of the store: {_examples(candidates)}. "
+                f"'{name}' in the {table.source} fits {len(candidates)} recordings of the store: "
+                f"{_examples(candidates)}. "
                 "Write enough of the path to tell them apart."
             )
         return candidates[0] if candidates else None

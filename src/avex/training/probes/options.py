@@ -34,12 +34,14 @@ _SUFFIXES = (".yml", ".yaml")
 class FitOptions:
     """How a probe is trained.
 
-    Linear probes are fitted exactly and use `strength` only; prototypes and neighbours have nothing to train; the
-    other heads are trained in mini-batches by AdamW (Loshchilov and Hutter, 2019) with a cosine schedule.
+    Linear probes are fitted exactly and use `strength` only; prototypes and neighbours have nothing to
+    train; the other heads are trained in mini-batches by AdamW (Loshchilov and Hutter, 2019) with a cosine
+    schedule.
 
     Attributes:
-        strength: C of a linear probe, the inverse of the L2 penalty; None chooses it by cross-validation inside
-            the training examples, and scales the logits so that confidences are calibrated there (Guo et al., 2017).
+        strength: C of a linear probe, the inverse of the L2 penalty; None chooses it by cross-validation
+            inside the training examples, and scales the logits so that confidences are calibrated there (Guo
+            et al., 2017).
         strengths: Values to choose from.
         inner_folds: Folds of that cross-validation.
         standardise: Bring each feature to mean 0 and standard deviation 1 of the training examples.
@@ -102,8 +104,8 @@ def make_config(choice: ProbeChoice, layers: Sequence[str], aggregation: str) ->
     """Turn what a user gave into a config.
 
     Args:
-        choice: A config; a mapping of its fields; a YAML file; the name of a probe type, which gets small defaults;
-            None for a linear probe.
+        choice: A config; a mapping of its fields; a YAML file; the name of a probe type, which gets small
+            defaults; None for a linear probe.
         layers: Layers that the embeddings are of, where the choice does not say.
         aggregation: How they were pooled, likewise.
 

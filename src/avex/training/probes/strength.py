@@ -1,8 +1,9 @@
 """Choosing how strongly a linear probe is regularised, by cross-validation inside the training examples.
 
-Strong regularisation often ranks the classes best and yet is far too unsure, which plain log loss punishes and accuracy
-does not see; accuracy in turn is too coarse to choose by among a few hundred examples. So each strength is judged by its log
-loss after the best single scaling of its logits (temperature scaling, Guo et al. 2017, arXiv:1706.04599).
+Strong regularisation often ranks the classes best and yet is far too unsure, which plain log loss punishes
+and accuracy does not see; accuracy in turn is too coarse to choose by among a few hundred examples. So each
+strength is judged by its log loss after the best single scaling of its logits (temperature scaling, Guo et
+al. 2017, arXiv:1706.04599).
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ def _inner_folds(targets: Targets, groups: Sequence[Any], k: int, seed: int) -> 
     if smallest < 2:
         rare = targets.classes[int(np.flatnonzero(counts == smallest)[0])]
         raise ConfigError(
-            f"Class '{rare}' has only one training example (or recording), so none can be held out to choose the "
+            f"Class '{rare}' has only one training example (or recording), so none can be held out to "
+            "choose the "
             "regularisation. Add recordings, or give the strength (0.01 is usual)."
         )
     return make_folds(
@@ -168,8 +170,8 @@ def _logits(path: Iterator[LinearSolution], held: Tensor) -> Iterator[Tensor]:
 def best_scale(logits: Tensor, truth: Tensor) -> tuple[float, float]:
     """Factor for logits with the smallest log loss, and that loss.
 
-    Truth is taken for nearly, not quite, certain (Platt, 1999), so that the factor stays finite where every example is
-    right.
+    Truth is taken for nearly, not quite, certain (Platt, 1999), so that the factor stays finite where every
+    example is right.
 
     Args:
         logits: (N, C).

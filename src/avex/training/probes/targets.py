@@ -45,13 +45,13 @@ def encode_labels(
 
     Args:
         labels: (N) names or whole numbers; N collections of names; or an array (N, C) of 0 and 1.
-        classes: Names in the order of the indices. None takes the names that occur, sorted; for numbers, 0 to the
-            largest.
+        classes: Names in the order of the indices. None takes the names that occur, sorted; for numbers, 0
+            to the largest.
         multilabel: Whether an example may be of none or of several classes; None sees whether any is.
 
     Raises:
-        ConfigError: Labels of a mixed or unknown kind, an unknown class, or an example of several classes (or none)
-            under `multilabel=False`.
+        ConfigError: Labels of a mixed or unknown kind, an unknown class, or an example of several classes
+            (or none) under `multilabel=False`.
 
     Example:
         >>> encode_labels(["wren", "robin", "wren"]).values.tolist()
@@ -80,7 +80,8 @@ def encode_rows(
     for label in dict.fromkeys(label for row in rows for label in row):
         if label not in index:
             raise ConfigError(
-                f"Label {label!r} is not one of the {len(names)} classes.{did_you_mean(str(label), names)} Add it to "
+                f"Label {label!r} is not one of the {len(names)} classes.{did_you_mean(str(label), names)} "
+                "Add it to "
                 "the classes, or leave these examples out."
             )
     several = multilabel if multilabel is not None else any(len(set(row)) != 1 for row in rows)
@@ -88,7 +89,8 @@ def encode_rows(
         wrong = next((i for i, row in enumerate(rows) if len(set(row)) != 1), None)
         if wrong is not None:
             raise ConfigError(
-                f"Example {wrong} has {len(set(rows[wrong]))} labels {list(rows[wrong])[:_SHOWN]}, but one label per "
+                f"Example {wrong} has {len(set(rows[wrong]))} labels {list(rows[wrong])[:_SHOWN]}, but one "
+                "label per "
                 "example was asked for. Pass multilabel=True."
             )
         return Targets(np.array([index[row[0]] for row in rows], np.int64), names)
@@ -104,9 +106,9 @@ def class_weights(
     """Weight of each class in the loss.
 
     Args:
-        weights: `balanced` gives rare classes as much say as common ones: N / (C n_c) for one label per example, as in
-            scikit-learn, and the ratio of negatives to positives, at most 100, for several labels. A mapping gives
-            weights by name; classes that it does not name have 1.
+        weights: `balanced` gives rare classes as much say as common ones: N / (C n_c) for one label per
+            example, as in scikit-learn, and the ratio of negatives to positives, at most 100, for several
+            labels. A mapping gives weights by name; classes that it does not name have 1.
         targets: Of the training examples.
 
     Returns:
@@ -187,7 +189,8 @@ def _from_table(array: npt.NDArray[Any], classes: Sequence[str] | None, multilab
     if multilabel is False:
         if not (array.sum(1) == 1).all():
             raise ConfigError(
-                "Some examples are of several classes or of none, but one label per example was asked for. Pass "
+                "Some examples are of several classes or of none, but one label per example was asked for. "
+                "Pass "
                 "multilabel=True."
             )
         return Targets(array.argmax(1).astype(np.int64), names)

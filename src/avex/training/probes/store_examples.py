@@ -1,0 +1,193 @@
+"""Examples of an embedding store and a label table: which windows or recordings have which labels."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from avex._core.errors import ConfigError
+from avex.data import LabelTable
+from avex.embedding.stores import EmbeddingStore, decode_name
+from avex.training.probes.examples import Examples, Features, Floats, Unit
+from avex.training.probes.matching import base_name, match_recordings
+from avex.training.probes.targets import encode_rows
+
+# Share of the shorter of window and annotation from which on the window has the label.
+MIN_OVERLAP = 0.5
+_TOLERANCE_S = 1e-3
+
+
+def from_store(
+    store: EmbeddingStore,
+    table: LabelTable,
+    *,
+    classes: Sequence[str] | None = None,
+    multilabel: bool | None = None,
+    unit: Unit | None = None,
+    sequences: bool = False,
+    min_overlap: float = MIN_OVERLAP,
+) -> Examples:
+    """Examples of a store and a label table.
+
+    Args:
+        store: Embeddings of windows.
+        table: Labels of recordings, or of parts of them. A window has a label if it shares at least
+            `min_overlap` of the shorter of both with the part.
+        classes: Names in the order of the indices; None takes the labels that occur.
+        multilabel: Whether several labels, or none, are possible; None sees whether they occur.
+        unit: What an example is: a `recording`, by the mean of its windows, or a `window`. None takes
+            recordings unless the table has labels of parts.
+        sequences: Keep the windows of a recording as a sequence instead of their mean.
+        min_overlap: See `table`.
+
+    Raises:
+        ConfigError: Nothing matches, a name is ambiguous, or labels do not fit the task.
+    """
+    windows = _Windows.read(store)
+    matched = match_recordings(table, list(dict.fromkeys(windows.files)))
+    by_file: dict[str, list[int]] = defaultdict(list)
+    for row, recording in enumerate(matched):
+        if recording is not None:
+            by_file[recording].append(row)
+    entities = windows.recordings()
+    if unit is None:
+        whole = all(_covers(table, by_file.get(e.file, ()), e) for e in entities)
+        unit = "recording" if whole else "window"
+    if unit == "window":
+        entities = windows.single()
+    known = [e for e in entities if e.file in by_file]
+    labelled = [_labels_of(table, by_file[e.file], e, min_overlap) for e in known]
+    several = multilabel
+    if several is None:
+        partly = unit == "window" and table.start_s is not None
+        several = any(len(labels) > 1 or (partly and not labels) for labels, _ in labelled)
+    kept = [i for i, (labels, _) in enumerate(labelled) if labels or several]
+    notes = _notes(windows, matched, by_file, len(known) - len(kept), unit)
+    if not kept:
+        raise ConfigError(f"No {unit} of the store has a label in the {table.source}. {' '.join(notes)}")
+    return Examples(
+        features=windows.features([known[i] for i in kept], sequences and unit == "recording"),
+        targets=encode_rows([labelled[i][0] for i in kept], classes, several),
+        names=tuple(known[i].name for i in kept),
+        groups=tuple(known[i].file for i in kept),
+        rows=tuple(labelled[i][1] for i in kept),
+        table=table,
+        header=store.header,
+        unit=unit,
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Entity:
+    """A recording or a window: its rows in the store and the seconds that they cover."""
+
+    name: str
+    file: str
+    rows: slice | npt.NDArray[np.int64]
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Windows:
+    """All rows of a store."""
+
+    names: list[str]
+    files: list[str]
+    start_s: npt.NDArray[np.float64]
+    end_s: npt.NDArray[np.float64]
+    embedding: Floats
+
+    @classmethod
+    def read(cls, store: EmbeddingStore) -> _Windows:
+        batches = list(store.scan(["recording", "start_s", "end_s"]))
+        names = [decode_name(name) for batch in batches for name in batch.column("recording").to_pylist()]
+        if not names:
+            raise ConfigError(
+                "The embedding store is empty. Embed recordings first: avex embed INPUT -o STORE."
+            )
+        start_s, end_s = (
+            np.concatenate([batch.column(c).to_numpy() for batch in batches]) for c in ("start_s", "end_s")
+        )
+        return cls(
+            names, [base_name(name) for name in names], start_s, end_s, store.to_numpy().astype(np.float32)
+        )
+
+    def recordings(self) -> list[_Entity]:
+        members: dict[str, list[int]] = defaultdict(list)
+        for i, name in enumerate(self.names):
+            members[name].append(i)
+        return [
+            _Entity(
+                name,
+                self.files[rows[0]],
+                np.array(rows),
+                float(self.start_s[rows].min()),
+                float(self.end_s[rows].max()),
+            )
+            for name, rows in members.items()
+        ]
+
+    def single(self) -> list[_Entity]:
+        return [
+            _Entity(f"{name} {start:g}-{end:g} s", file, np.array([i]), float(start), float(end))
+            for i, (name, file, start, end) in enumerate(
+                zip(self.names, self.files, self.start_s, self.end_s, strict=True)
+            )
+        ]
+
+    def features(self, entities: Sequence[_Entity], sequences: bool) -> Features:
+        if sequences:
+            return [self.embedding[e.rows] for e in entities]
+        return np.stack([self.embedding[e.rows].mean(0) for e in entities])
+
+
+def _interval(table: LabelTable, row: int) -> tuple[float, float]:
+    if table.start_s is None or table.end_s is None:
+        return 0.0, float("inf")
+    return table.start_s[row], table.end_s[row]
+
+
+def _covers(table: LabelTable, rows: Sequence[int], entity: _Entity) -> bool:
+    """Whether every row speaks of the whole of a recording, or of nothing in it."""
+    for row in rows:
+        start, end = _interval(table, row)
+        inside = start <= entity.start_s + _TOLERANCE_S and end >= entity.end_s - _TOLERANCE_S
+        outside = end <= entity.start_s + _TOLERANCE_S or start >= entity.end_s - _TOLERANCE_S
+        if not (inside or outside):
+            return False
+    return True
+
+
+def _labels_of(
+    table: LabelTable, rows: Sequence[int], entity: _Entity, min_overlap: float
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Labels of a recording or window, and the rows that speak of it (all of its file's if none does)."""
+    labels: dict[str, None] = {}
+    speaking = []
+    for row in rows:
+        start, end = _interval(table, row)
+        shared = min(end, entity.end_s) - max(start, entity.start_s)
+        if shared > 0 and shared >= min_overlap * min(end - start, entity.end_s - entity.start_s) - 1e-9:
+            labels.update(dict.fromkeys(table.labels[row]))
+            speaking.append(row)
+    return tuple(labels), tuple(speaking or rows)
+
+
+def _notes(
+    windows: _Windows, matched: Sequence[str | None], by_file: dict[str, Any], unlabelled: int, unit: str
+) -> tuple[str, ...]:
+    unknown = len(set(windows.files)) - len(by_file)
+    absent = sum(recording is None for recording in matched)
+    counted: list[tuple[int, Callable[[int], str]]] = [
+        (unknown, lambda n: f"{n} recordings of the store are not in the label table and were left out."),
+        (absent, lambda n: f"{n} rows of the label table speak of recordings that are not in the store."),
+        (unlabelled, lambda n: f"{n} {unit}s have no label and were left out."),
+    ]
+    return tuple(text(count) for count, text in counted if count)
