@@ -31,12 +31,14 @@ if TYPE_CHECKING:
         register_model_class,
     )
     from avex.models.utils.registry import load_label_mapping as load_class_mapping
+    from avex.training.probes.fit import fit_probe
 
 _NAMES = {
     "build_model": "avex.models.utils.factory:build_model",
     "build_model_from_spec": "avex.models.utils.factory:build_model_from_spec",
     "describe_model": "avex.models.utils.describe:describe_model",
     "embed": "avex.embedding.embed:embed",
+    "fit_probe": "avex.training.probes.fit:fit_probe",
     "get_checkpoint_path": "avex.models.utils.registry:get_checkpoint_path",
     "get_model_class": "avex.models.utils.registry:get_model_class",
     "get_model_spec": "avex.models.utils.registry:get_model_spec",
@@ -58,6 +60,7 @@ __all__ = [
     "build_model_from_spec",
     "describe_model",
     "embed",
+    "fit_probe",
     "get_checkpoint_path",
     "get_model_class",
     "get_model_spec",

@@ -21,6 +21,7 @@ PUBLIC = {
         "build_model_from_spec",
         "describe_model",
         "embed",
+        "fit_probe",
         "get_checkpoint_path",
         "get_model_class",
         "get_model_spec",

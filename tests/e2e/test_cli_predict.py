@@ -72,6 +72,22 @@ def test_the_chaffinch_stays_a_weak_call(demo_audio):
     assert best == pytest.approx(0.248, abs=2e-3)
 
 
+def test_precision_and_backend(tmp_path, demo_audio):
+    """bfloat16 moves confidences a little; the birds stay the same."""
+    tables = {}
+    for name, options in {"litert": ["--backend", "litert"], "bf16": ["--precision", "bf16"]}.items():
+        cuckoo = demo_audio / "cuckoo_stereo.flac"
+        code, _, err = run(cuckoo, "-o", tmp_path / name, "--format", "csv", "--min-conf", "0.5", *options)
+        assert code == 0, err
+        (path,) = (p for p in (tmp_path / name).rglob("*.csv") if p.name != "errors.csv")
+        with path.open(newline="") as file:
+            tables[name] = list(csv.DictReader(file))
+    assert len(tables["bf16"]) == len(tables["litert"]) == 3
+    code, _, err = run(demo_audio, "--backend", "torch")
+    assert code == 2
+    assert "native or litert" in " ".join(err.split())
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory, demo_audio):
     folder = tmp_path_factory.mktemp("tables")

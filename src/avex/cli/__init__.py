@@ -11,7 +11,7 @@ import typer
 
 from avex._core.errors import AvexError, ConfigError, StoreFullError, UnknownNameError
 from avex._core.version import __version__
-from avex.cli import bench, check, cite, describe, doctor, embed, export, list_models, predict
+from avex.cli import bench, check, cite, describe, doctor, embed, export, list_models, predict, probe
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -29,6 +29,7 @@ app = typer.Typer(
 
 app.command("embed")(embed.command)
 app.command("predict", cls=predict.PredictCommand)(predict.command)
+app.add_typer(probe.app, name="probe")
 app.command("export")(export.command)
 app.command("list-models")(list_models.command)
 app.command("describe")(describe.command)

@@ -46,12 +46,18 @@ def command(
     any_length: Annotated[
         bool, typer.Option("--any-length", help="Also take clips of other lengths, where the network can.")
     ] = False,
+    rtol: Annotated[
+        float,
+        typer.Option(
+            "--rtol", min=0, help="Largest difference from PyTorch, as a share of an output's size."
+        ),
+    ] = 1e-3,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     plugin: Plugins = None,
 ) -> None:
     """Write a model, from waveform to embedding and scores, as one file for other programs.
 
-    The file is checked against PyTorch before it appears. Needs the packages of the extra 'onnx'.
+    The file is checked against PyTorch before it appears. Needs the extra 'export'.
 
     Examples:
 
@@ -75,6 +81,7 @@ def command(
         window_samples=None if window is None else round(window * rate),
         batch_size=clips,
         dynamic_time=any_length,
+        rtol=rtol,
         card=card,
     )
     _print(report, card.license, card.license_note)

@@ -170,14 +170,14 @@ def command(
         week=None if week == -1 else week,
         sf_thresh=sf_thresh,
         species_list=species_list,
-        merge_consecutive=_merge(merge_consecutive),
+        merge_consecutive=merge_windows(merge_consecutive),
     )
     with RunView("predict", model, quiet) as view:
         predictions = predict(
             inputs,
             model,
             output,
-            formats=_formats(formats),
+            formats=format_list(formats),
             combined=combined,
             windows=o.window_options(window, overlap, tail, min_tail, channel, resampler),
             options=options,
@@ -194,16 +194,18 @@ def command(
             on_progress=view.update,
         )
     if not quiet:
-        typer.echo(_show(predictions), nl=False)
+        typer.echo(show_predictions(predictions), nl=False)
     errors = errors_csv or (output / "errors.csv" if output else None)
-    view.finish(predictions.stats, predictions.problems, _written(predictions, output), errors)
+    view.finish(predictions.stats, predictions.problems, written_lines(predictions, output), errors)
 
 
-def _formats(names: list[str] | None) -> list[str]:
+def format_list(names: list[str] | None) -> list[str]:
+    """Formats as `--format` gives them, also separated by commas."""
     return [part for name in names or ["raven"] for part in name.split(",") if part]
 
 
-def _merge(value: str | None) -> bool | int:
+def merge_windows(value: str | None) -> bool | int:
+    """What `--merge-consecutive` means."""
     if value is None:
         return False
     if value == _ALL_WINDOWS:
@@ -213,7 +215,8 @@ def _merge(value: str | None) -> bool | int:
     return int(value)
 
 
-def _written(predictions: Predictions, output: Path | None) -> list[str]:
+def written_lines(predictions: Predictions, output: Path | None) -> list[str]:
+    """What the summary says was written."""
     if output is None:
         return []
     from avex.cli.report import plural
@@ -221,7 +224,7 @@ def _written(predictions: Predictions, output: Path | None) -> list[str]:
     return [f"{plural(len(predictions.files), 'table')} in {output}"]
 
 
-def _show(predictions: Predictions) -> str:
+def show_predictions(predictions: Predictions) -> str:
     """Detections one by one if they are few, else the species with their counts."""
     from avex.cli.report import render_table
     from avex.detection import summarise

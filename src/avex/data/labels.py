@@ -149,7 +149,7 @@ def _build(
 ) -> LabelTable:
     recording = _find(columns, RECORDING_COLUMNS, source, "recordings")
     label = _find(columns, (label_column,) if label_column else LABEL_COLUMNS, source, "labels")
-    names = [_text(value) for value in columns[recording]]
+    names = [cell_text(value) for value in columns[recording]]
     if not names:
         raise ConfigError(f"The {source} has no rows.")
     for row, name in enumerate(names, start=1):
@@ -159,10 +159,10 @@ def _build(
     taken = {recording, label, *_TIMES}
     return LabelTable(
         tuple(names),
-        tuple(_labels(value) for value in columns[label]),
+        tuple(cell_labels(value) for value in columns[label]),
         starts,
         ends,
-        {name: tuple(map(_text, values)) for name, values in columns.items() if name not in taken},
+        {name: tuple(map(cell_text, values)) for name, values in columns.items() if name not in taken},
         source,
         folder,
     )
@@ -178,7 +178,8 @@ def _find(columns: Mapping[str, Any], choices: Sequence[str], source: str, what:
     )
 
 
-def _text(value: Any) -> str:
+def cell_text(value: Any) -> str:
+    """A cell as text: empty for None and NaN, whole numbers without a point."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer():
@@ -186,11 +187,12 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
-def _labels(value: Any) -> tuple[str, ...]:
+def cell_labels(value: Any) -> tuple[str, ...]:
+    """Labels of a cell: a list, or text separated by `;` or `|`; each once."""
     if isinstance(value, (list, tuple, set)) or hasattr(value, "tolist"):
-        parts = [_text(part) for part in (value.tolist() if hasattr(value, "tolist") else value)]
+        parts = [cell_text(part) for part in (value.tolist() if hasattr(value, "tolist") else value)]
     else:
-        parts = [part.strip() for part in _SEPARATOR.split(_text(value))]
+        parts = [part.strip() for part in _SEPARATOR.split(cell_text(value))]
     return tuple(dict.fromkeys(part for part in parts if part))
 
 
@@ -214,7 +216,7 @@ def _times(
 
 
 def _seconds(value: Any, name: str, row: int, source: str, default: float) -> float:
-    text = _text(value)
+    text = cell_text(value)
     if not text:
         return default
     try:

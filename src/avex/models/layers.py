@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from avex._core.errors import UnknownNameError, did_you_mean
-from avex.models.compiled import is_compiled, is_exporting, plain_calls
+from avex.models.compiled import is_compiled, is_exporting, plain_calls, uncompiled
 
 OWN_OUTPUT = "last_layer"
 """Key of the model's own output among layers."""
@@ -66,44 +66,53 @@ def tap_layers(
         torch.Size([1, 3])
     """
     outputs: dict[str, Tensor] = {}
-    if not names:
-        yield outputs
-        return
-    modules = named_layers(module)
     thread = threading.get_ident()
+    paths = {name: path_to_layer(module, name) for name in names}
+    compiled = {id(part): part for path in paths.values() for part in path if is_compiled(part)}
     with ExitStack() as stack:
-        for part in _compiled_around(modules, names):
+        for part in compiled.values():
             stack.enter_context(plain_calls(part))
-        for name in names:
-            if name not in modules:
-                raise LayerError(f"The model has no layer '{name}'.{did_you_mean(name, modules)}")
+        for name, path in paths.items():
 
             def hook(_module: nn.Module, args: Any, output: Any, name: str = name) -> None:
                 # A compiler that traces this in another thread must not build it in; an exporter must.
                 if (is_exporting() or not is_compiling()) and threading.get_ident() == thread:
                     outputs[name] = first_tensor(args if inputs else output)
 
-            stack.callback(modules[name].register_forward_hook(hook).remove)
+            stack.callback(path[-1].register_forward_hook(hook).remove)
         yield outputs
 
 
-def named_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """All sub-modules by name; what `torch.compile` wraps has the name that it would have without."""
-    return {
-        ".".join(part for part in name.split(".") if part != "_orig_mod"): sub
-        for name, sub in module.named_modules()
-    }
+def path_to_layer(module: nn.Module, name: str) -> list[nn.Module]:
+    """A module, what it contains on the way to a layer, and the layer.
+
+    Args:
+        module: The model.
+        name: The layer, without the `_orig_mod` of modules that `torch.compile` wraps; these are on the way.
+
+    Raises:
+        LayerError: There is no such layer.
+    """
+    path = [module]
+    for part in name.split("."):
+        inner = uncompiled(path[-1])
+        if inner is not path[-1]:
+            path.append(inner)
+        child = inner._modules.get(part)
+        if child is None:
+            raise LayerError(f"The model has no layer '{name}'.{did_you_mean(name, layer_names(module))}")
+        path.append(child)
+    last = uncompiled(path[-1])
+    return path if last is path[-1] else [*path, last]
 
 
-def _compiled_around(modules: dict[str, nn.Module], names: Sequence[str]) -> list[nn.Module]:
-    """Compiled modules that are or contain one of the named."""
-    # A wrapper shares its name with what it wraps, which therefore hides it among `modules`.
-    wrappers = [sub for parent in modules.values() for sub in parent._modules.values() if sub is not None]
-    compiled = {id(sub): sub for sub in [*modules.values(), *wrappers] if is_compiled(sub)}
-    if not compiled:
-        return []
-    tapped = {id(modules[name]) for name in names if name in modules}
-    return [part for part in compiled.values() if any(id(sub) in tapped for sub in part.modules())]
+def layer_names(module: nn.Module) -> list[str]:
+    """Names of all sub-modules; what `torch.compile` wraps has the name that it would have without."""
+    names = (
+        ".".join(part for part in name.split(".") if part != "_orig_mod")
+        for name, _ in module.named_modules()
+    )
+    return list(dict.fromkeys(name for name in names if name))
 
 
 def select_layers(targets: Sequence[str | int], layers: Sequence[str], modules: Sequence[str]) -> list[str]:

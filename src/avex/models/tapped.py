@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from avex.models.features import Features, TokenLayout
-from avex.models.layers import OWN_OUTPUT, LayerError, named_layers, tap_layers
+from avex.models.layers import OWN_OUTPUT, LayerError, path_to_layer, tap_layers
 
 LayerAggregation = Literal["none", "mean", "max", "cls_token", "concat"]
 
@@ -50,12 +50,11 @@ def read_layers(
             f"Layer '{silent[0]}' took no part in this forward pass, so it has no output. Inside of a layer that "
             "layer drop left out nothing runs: use eval mode, or whole layers (get_model_layers())."
         )
-    modules, batch = named_layers(model), waveform.shape[0]
-    seconds = waveform.shape[-1] / model.sample_rate
-    found = {
-        name: tapped_features(name, modules[name], outputs[name], own, batch, seconds, model.token_layout)
-        for name in tapped
-    }
+    batch, seconds = waveform.shape[0], waveform.shape[-1] / model.sample_rate
+    found: dict[str, Features] = {}
+    for name, values in outputs.items():
+        module = path_to_layer(model, name)[-1]
+        found[name] = tapped_features(name, module, values, own, batch, seconds, model.token_layout)
     return {key: found.get(key, own) for key in keys}
 
 

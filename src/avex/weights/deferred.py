@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 _FILLS = {Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_}
 # In-place methods that scale what is there; written down too if it is still to be filled.
 _SCALES = {Tensor.mul_, Tensor.div_, Tensor.add_, Tensor.sub_}
+_IN_PLACE = _FILLS | _SCALES
 # What may be asked of a parameter without a look at its values or its memory.
 _FACTS: set[Any] = {
     *(Tensor.size, Tensor.dim, Tensor.numel, Tensor.stride, Tensor.element_size, Tensor.requires_grad_),
@@ -78,7 +79,7 @@ class DeferredInitialisation(TorchFunctionMode):
     def _can_wait(
         self, func: Any, target: nn.Parameter, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> bool:
-        if func in _FILLS | _SCALES and torch.is_grad_enabled() and target.requires_grad:
+        if func in _IN_PLACE and torch.is_grad_enabled() and target.requires_grad:
             return False  # outside of no_grad this is an error, which has to come where it is
         if any(True for _ in _tensors((*args, *(kwargs[name] for name in kwargs if name != "tensor")))):
             return False

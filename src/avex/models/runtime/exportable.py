@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -41,12 +42,12 @@ class Spectrum:
     @property
     def real(self) -> Tensor:
         """(..., n_fft // 2 + 1), or (..., n_fft // 2 + 1, frames) if transposed."""
-        return self._product(torch.cos)
+        return self._product(np.cos)
 
     @property
     def imag(self) -> Tensor:
         """The same shape as `real`."""
-        return -self._product(torch.sin)
+        return -self._product(np.sin)
 
     def abs(self) -> Tensor:
         """The magnitude."""
@@ -55,12 +56,16 @@ class Spectrum:
     def __abs__(self) -> Tensor:
         return self.abs()
 
-    def _product(self, wave: Callable[[Tensor], Tensor]) -> Tensor:
-        """Frames times a matrix (L, bins) that is computed in float64."""
-        time = torch.arange(self._frames.shape[-1])
+    def _product(self, wave: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+        """Frames times a matrix (L, bins).
+
+        NumPy makes it, so that it is stored in the graph as it is: computed by the graph it would be as exact as
+        the runtime's cosines, and BirdNET, for one, hears the difference in silence.
+        """
+        time = np.arange(int(self._frames.shape[-1]))
         # The product of integers is taken modulo the period before it becomes an angle, which keeps it exact.
-        steps = time[:, None] * torch.arange(self._n_fft // 2 + 1) % self._n_fft
-        matrix = wave(steps.double() * (2 * math.pi / self._n_fft)).to(self._frames.dtype)
+        steps = time[:, None] * np.arange(self._n_fft // 2 + 1) % self._n_fft
+        matrix = torch.from_numpy(wave(steps * (2 * np.pi / self._n_fft))).to(self._frames.dtype)
         product = self._frames @ matrix.to(self._frames.device)
         return product.transpose(-1, -2) if self._transposed else product
 

@@ -38,6 +38,7 @@ class CrossValidation:
         strengths: C of the linear probe of each fold; empty for other heads.
         seconds: How long it took.
         notes: What was left out, for people.
+        given: Whether the folds were given rather than dealt.
     """
 
     classes: tuple[str, ...]
@@ -48,6 +49,12 @@ class CrossValidation:
     strengths: tuple[float, ...]
     seconds: float
     notes: tuple[str, ...] = ()
+    given: bool = False
+
+    def numbers(self) -> list[int]:
+        """Fold of each example as a number from 0."""
+        names = {name: i for i, name in enumerate(dict.fromkeys(self.fold_of))}
+        return [names[name] for name in self.fold_of]
 
     @property
     def metrics(self) -> ScoreSet:
@@ -144,6 +151,7 @@ def cross_validate_examples(examples: Examples, recipe: Recipe, folds: Folds) ->
         tuple(strengths),
         time.perf_counter() - started,
         examples.notes,
+        given,
     )
 
 

@@ -114,7 +114,10 @@ def _fit(
     examples: Examples, recipe: Recipe, parts: Split, validated: CrossValidation | None, started: float
 ) -> ProbeFit:
     validation = examples.subset(parts.validation) if len(parts.validation) else None
-    fitted = fit_examples(recipe, examples.subset(parts.train), validation)
+    # Folds that were given are also those to choose by.
+    given = validated is not None and validated.given and validation is None
+    inner = np.array(validated.numbers()) if validated is not None and given else None
+    fitted = fit_examples(recipe, examples.subset(parts.train), validation, inner)
     evaluation = None if validated is None else validated.evaluation
     sizes = {name: len(indices) for name, indices in parts.parts().items()}
     if len(parts.test):

@@ -6,7 +6,7 @@ import base64
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,17 +28,17 @@ METRIC_NAMES = {
     "top5_accuracy": "True class among the first five",
 }
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1f2933;background:#fff;max-width:60rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}
-p.sub{color:#52606d;margin-top:0}table{border-collapse:collapse;margin:.5rem 0}
-th,td{padding:.2rem .8rem .2rem 0;text-align:left;border-bottom:1px solid #e4e7eb;vertical-align:top}
+body{font:15px/1.5 system-ui,sans-serif;color:#1f2933;background:#fff;max-width:60rem;margin:2rem
+auto;padding:0 1rem} h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}
+p.sub{color:#52606d;margin-top:0}table{border-collapse:collapse;margin:.5rem 0} th,td{padding:.2rem .8rem
+.2rem 0;text-align:left;border-bottom:1px solid #e4e7eb;vertical-align:top}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}img{max-width:100%;height:auto}
 .wide{overflow-x:auto}.note{color:#52606d;font-size:.9rem}
 """
 
 
 def write_report(fit: ProbeFit, folder: Path) -> list[Path]:
-    """Write `report.html`, and of the evaluation `metrics.csv`, `classes.csv`, `predictions.csv`, `confusion.png`.
+    """Write `report.html`, and the files of the evaluation, if there is one (`evaluation_files`).
 
     Args:
         fit: What was trained.
@@ -55,15 +55,33 @@ def write_report(fit: ProbeFit, folder: Path) -> list[Path]:
     if fit.history:
         images["Course of the training"] = history_figure(fit.history)
     if fit.evaluation is not None:
-        if fit.confusion is not None:
-            images["Confusion matrix"] = files["confusion.png"] = confusion_figure(fit.confusion, fit.classes)
+        files = evaluation_files(fit.evaluation)
+        if "confusion.png" in files:
+            images["Confusion matrix"] = files["confusion.png"]
         images["Classes"] = classes_figure(fit.per_class)
-        files["metrics.csv"] = _csv(("metric", "value", "low", "high"), _metric_rows(fit.evaluation))
-        files["classes.csv"] = _csv(_CLASS_COLUMNS, _class_rows(fit))
-        files["predictions.csv"] = _csv(
-            ("name", "true", "predicted", *fit.classes), _prediction_rows(fit.evaluation)
-        )
     files["report.html"] = _html(fit, images).encode()
+    return write_files(files, folder)
+
+
+def evaluation_files(evaluation: Evaluation) -> dict[str, bytes]:
+    """Contents of `metrics.csv`, `classes.csv`, `predictions.csv` and, for one label each, `confusion.png`.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    classes = evaluation.targets.classes
+    files = {
+        "metrics.csv": _csv(("metric", "value", "low", "high"), _metric_rows(evaluation)),
+        "classes.csv": _csv(_CLASS_COLUMNS, _class_rows(evaluation)),
+        "predictions.csv": _csv(("name", "true", "predicted", *classes), _prediction_rows(evaluation)),
+    }
+    if evaluation.confusion is not None:
+        files["confusion.png"] = confusion_figure(evaluation.confusion, classes)
+    return files
+
+
+def write_files(files: Mapping[str, bytes], folder: Path) -> list[Path]:
+    """Write files into a folder, which is created if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         write_bytes(folder / name, data)
@@ -77,8 +95,8 @@ def _metric_rows(evaluation: Evaluation) -> Iterable[Sequence[Any]]:
     return [(name, s.value, s.low, s.high) for name, s in evaluation.metrics.items()]
 
 
-def _class_rows(fit: ProbeFit) -> list[Sequence[Any]]:
-    return [(c.name, c.support, c.predicted, c.precision, c.recall, c.f1) for c in fit.per_class]
+def _class_rows(evaluation: Evaluation) -> list[Sequence[Any]]:
+    return [(c.name, c.support, c.predicted, c.precision, c.recall, c.f1) for c in evaluation.per_class]
 
 
 def _prediction_rows(evaluation: Evaluation) -> Iterable[Sequence[Any]]:
@@ -105,7 +123,7 @@ def _plain(value: Any) -> Any:
 
 def _html(fit: ProbeFit, images: dict[str, bytes]) -> str:
     title = f"Probe '{fit.config.probe_type}' with {len(fit.classes)} classes"
-    model = f" on embeddings of {fit.header.card}" if fit.header else ""
+    model = f"; embeddings of {fit.header.card}" if fit.header else ""
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width,initial-scale=1">',
@@ -120,7 +138,7 @@ def _html(fit: ProbeFit, images: dict[str, bytes]) -> str:
             f'<div class="wide"><img alt="{escape(heading)}" src="data:image/png;base64,{source}"></div>'
         )
     if fit.evaluation is not None:
-        rows = [(row[0], row[1], row[2], *map(_number, row[3:])) for row in _class_rows(fit)]
+        rows = [(row[0], row[1], row[2], *map(_number, row[3:])) for row in _class_rows(fit.evaluation)]
         parts += ["<h2>Table of classes</h2>", _table(_CLASS_COLUMNS, rows)]
     parts += ["<h2>How it was made</h2>", _table(("setting", "value"), _settings(fit), numeric=False)]
     parts += [f'<p class="note">{escape(note)}</p>' for note in fit.notes]
@@ -132,6 +150,16 @@ def _sizes(fit: ProbeFit) -> str:
     return ", ".join(f"{count} {what} {_PARTS[name]}" for name, count in fit.sizes.items())
 
 
+_HEADER_FIELDS = (
+    "card",
+    "weights_sha256",
+    "sample_rate",
+    "resampler",
+    "window_s",
+    "hop_s",
+    "channel",
+    "precision",
+)
 _PARTS = {
     "train": "for training",
     "validation": "for validation",
@@ -154,12 +182,13 @@ def _metrics_html(fit: ProbeFit) -> str:
         ]
         rows.append([*row, "{:.3f} ± {:.3f}".format(*folds[name])] if folds else row)
     notes = [
-        f"{METRIC_NAMES.get(metric, metric)}: without {', '.join(names)}, of which there is no example to tell."
+        f"{METRIC_NAMES.get(metric, metric)}: without {', '.join(names)}, of which there is no example to "
+        "tell."
         for metric, names in fit.evaluation.metrics.left_out.items()
     ]
     notes.append(
-        "Intervals are of a bootstrap over recordings: they say how far these examples determine the value, not how "
-        "it would change with another training set."
+        "Intervals are of a bootstrap over recordings: they say how far these examples determine the value, "
+        "not how it would change with another training set."
     )
     text = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
     return f"<h2>Metrics</h2>{_table(head, rows)}{text}"

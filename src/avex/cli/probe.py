@@ -1,0 +1,292 @@
+"""`avex probe`: train a probe on embeddings, evaluate it, and use it on recordings."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from avex.cli import options as o
+from avex.cli.predict import PredictCommand
+from avex.cli.probe_predict import command as predict_command
+
+if TYPE_CHECKING:
+    from avex.training.probes.result import Evaluation, ProbeFit
+
+app = typer.Typer(
+    name="probe",
+    help="Train a classifier on embeddings, evaluate it, and use it on recordings.",
+    no_args_is_help=True,
+)
+LABELS, TRAINING = "Labels and split", "Training"
+
+
+class UnitName(str, Enum):
+    """What an example is."""
+
+    recording = "recording"
+    window = "window"
+
+
+Store = Annotated[
+    Path, typer.Argument(metavar="STORE", help="Embeddings, as `avex embed` writes them.", show_default=False)
+]
+Labels = Annotated[
+    Path,
+    typer.Argument(
+        metavar="LABELS",
+        help="Table (.csv, .tsv, .parquet) with a column recording, path or file, a column label or labels, "
+        "and optionally start_s and end_s.",
+        show_default=False,
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--label-column", help="Column of the labels; default: label or labels.", rich_help_panel=LABELS
+    ),
+]
+UnitOption = Annotated[
+    UnitName | None,
+    typer.Option(
+        "--unit",
+        help="What an example is; default: recordings, or windows if labels are of parts of recordings.",
+        rich_help_panel=LABELS,
+    ),
+]
+Groups = Annotated[
+    str | None,
+    typer.Option(
+        "--groups",
+        help="Column of what must stay in one part of a split, e.g. site; default: the recording.",
+        rich_help_panel=LABELS,
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Of everything random.", rich_help_panel=TRAINING)]
+
+
+@app.command("fit")
+def fit(
+    store: Store,
+    labels: Labels,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The .safetensors file to write.", show_default=False)
+    ],
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--type",
+            "-t",
+            help="linear, mlp, lstm, attention, transformer, attention_pooling, prototype or knn.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = "linear",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", help="YAML file of a probe, instead of --type.", rich_help_panel=TRAINING
+        ),
+    ] = None,
+    label_column: LabelColumn = None,
+    unit: UnitOption = None,
+    multilabel: Annotated[
+        bool | None,
+        typer.Option(
+            "--multilabel/--single-label",
+            help="Whether several labels, or none, are possible; default: whether they occur.",
+            rich_help_panel=LABELS,
+        ),
+    ] = None,
+    groups: Groups = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split",
+            help="auto, stratified, grouped, none, or a column that says train, validation or test.",
+            rich_help_panel=LABELS,
+        ),
+    ] = "auto",
+    test_fraction: Annotated[
+        float,
+        typer.Option("--test-fraction", min=0, max=0.9, help="Share of the test.", rich_help_panel=LABELS),
+    ] = 0.2,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            "--folds",
+            help="Cross-validate instead of a split, then train on everything: a number, or a column.",
+            rich_help_panel=LABELS,
+        ),
+    ] = None,
+    balanced: Annotated[
+        bool,
+        typer.Option(
+            "--balanced", help="Give rare classes as much weight as common ones.", rich_help_panel=TRAINING
+        ),
+    ] = False,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            "--strength",
+            help="C of a linear probe; default: chosen by cross-validation.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int,
+        typer.Option("--epochs", min=1, help="Most epochs of heads that have any.", rich_help_panel=TRAINING),
+    ] = 100,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", help="Of heads that have epochs.", rich_help_panel=TRAINING)
+    ] = 1e-3,
+    seed: Seed = 0,
+    device: o.Device = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Folder for an HTML report, figures and tables.")
+    ] = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Train a probe on an embedding store and a table of labels, and say how good it is.
+
+    The default, a linear probe, takes seconds and is hard to beat. Metrics are of recordings that it did not
+    learn from.
+
+    Examples:
+
+      avex probe fit season.parquet labels.csv -o frogs.safetensors
+
+      avex probe fit season.parquet labels.csv -o frogs.safetensors --folds 5 --report report
+
+      avex probe fit season.parquet labels.csv -o frogs.safetensors --type mlp --groups site
+    """
+    from avex.training.probes import FitOptions, fit_probe
+
+    result = fit_probe(
+        store,
+        labels,
+        config if config is not None else kind,
+        groups=groups,
+        multilabel=multilabel,
+        unit=unit.value if unit else None,
+        label_column=label_column,
+        split=None if split == "none" else split,
+        test_fraction=test_fraction,
+        folds=int(folds) if folds is not None and folds.isdigit() else folds,
+        class_weights="balanced" if balanced else None,
+        seed=seed,
+        device=device or "cpu",
+        options=FitOptions(strength=strength, epochs=epochs, learning_rate=learning_rate),
+    )
+    result.save(output)
+    written = [output, *(result.report(report) if report else [])]
+    if not quiet:
+        _show_fit(result)
+        for path in written:
+            typer.echo(f"Wrote {path}")
+
+
+@app.command("eval")
+def evaluate(
+    probe: Annotated[Path, typer.Argument(metavar="PROBE", help="The probe's file.", show_default=False)],
+    store: Store,
+    labels: Labels,
+    label_column: LabelColumn = None,
+    unit: UnitOption = None,
+    groups: Groups = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for tables and the confusion matrix.")
+    ] = None,
+    allow_other_weights: Annotated[
+        bool, typer.Option("--allow-other-weights", help="Take embeddings of other weights.")
+    ] = False,
+    seed: Seed = 0,
+) -> None:
+    """Evaluate a probe on embeddings and labels that it did not learn from.
+
+    Examples:
+
+      avex probe eval frogs.safetensors next_season.parquet next_labels.csv -o evaluation
+    """
+    from avex.training.probes.evaluate import evaluate_probe
+
+    evaluation, examples = evaluate_probe(
+        probe,
+        store,
+        labels,
+        groups=groups,
+        unit=unit.value if unit else None,
+        label_column=label_column,
+        allow_other_weights=allow_other_weights,
+        seed=seed,
+    )
+    for note in examples.notes:
+        typer.echo(note, err=True)
+    typer.echo(f"{len(examples)} {examples.unit}s, {len(examples.targets.classes)} classes")
+    show_evaluation(evaluation)
+    if output is not None:
+        from avex.training.probes.report import evaluation_files, write_files
+
+        for path in write_files(evaluation_files(evaluation), output):
+            typer.echo(f"Wrote {path}")
+
+
+app.command("predict", cls=PredictCommand)(predict_command)
+
+
+def _show_fit(fit: ProbeFit) -> None:
+    sizes = ", ".join(f"{name} {count}" for name, count in fit.sizes.items())
+    typer.echo(
+        f"Probe '{fit.config.probe_type}', {len(fit.classes)} classes, {fit.task}; {fit.unit}s: {sizes}"
+    )
+    for note in fit.notes:
+        typer.echo(note, err=True)
+    if fit.strength is not None:
+        typer.echo(
+            f"Strength C {fit.strength.strength:g}, chosen by cross-validation inside the training examples"
+        )
+    if fit.evaluation is None:
+        typer.echo("No examples were held out, so nothing is known about how good it is.")
+    else:
+        show_evaluation(fit.evaluation, fit.fold_metrics)
+    typer.echo(f"Took {fit.seconds:.1f} s")
+
+
+def show_evaluation(evaluation: Evaluation, fold_metrics: tuple = ()) -> None:
+    """Print the metrics, and the classes from the worst to the best."""
+    import math
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from avex.training.probes.report import METRIC_NAMES
+    from avex.training.probes.result import mean_and_deviation
+
+    def number(value: float) -> str:
+        return "–" if math.isnan(value) else f"{value:.3f}"
+
+    console, over_folds = Console(highlight=False), mean_and_deviation(fold_metrics)
+    table = Table("Metric", box=None, pad_edge=False)
+    for title in ("Value", "95 % interval", *(["Folds ± sd"] if over_folds else [])):
+        table.add_column(title, justify="right")
+    for name, score in evaluation.metrics.items():
+        cells = [
+            METRIC_NAMES.get(name, name),
+            number(score.value),
+            f"{number(score.low)} – {number(score.high)}",
+        ]
+        table.add_row(*cells, *(["{:.3f} ± {:.3f}".format(*over_folds[name])] if over_folds else []))
+    console.print(table)
+    for metric, names in evaluation.metrics.left_out.items():
+        console.print(f"{METRIC_NAMES.get(metric, metric)}: without {', '.join(names)} (no example to tell)")
+    classes = Table("Class", box=None, pad_edge=False)
+    for title in ("Examples", "Precision", "Recall", "F1"):
+        classes.add_column(title, justify="right")
+    for line in sorted(evaluation.per_class, key=lambda c: (math.isnan(c.f1), c.f1)):
+        classes.add_row(
+            line.name, str(line.support), number(line.precision), number(line.recall), number(line.f1)
+        )
+    console.print()
+    console.print(classes)
+    console.print()

@@ -1,0 +1,134 @@
+"""`avex probe predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avex.cli import options as o
+from avex.cli import predict as p
+
+
+def command(
+    probe: Annotated[Path, typer.Argument(metavar="PROBE", help="The probe's file.", show_default=False)],
+    inputs: o.Inputs,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the tables; without it they are only shown."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The model; default: the one that the probe names.")
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="NAME...",
+            help=f"One or more of {', '.join(p.FORMAT_NAMES)}; default: raven.",
+            show_default=False,
+        ),
+    ] = None,
+    combined: Annotated[
+        bool, typer.Option("--combined", help="Also one table over all recordings (not for audacity).")
+    ] = False,
+    min_conf: Annotated[
+        float, typer.Option("--min-conf", min=0, max=1, help="Smallest confidence.", rich_help_panel=p.WHAT)
+    ] = 0.25,
+    top_n: Annotated[
+        int | None,
+        typer.Option("--top-n", min=1, help="At most so many classes per window.", rich_help_panel=p.WHAT),
+    ] = None,
+    merge_consecutive: Annotated[
+        str | None,
+        typer.Option(
+            "--merge-consecutive",
+            metavar="[N]",
+            help="Join detections of a class in neighbouring windows (at most N).",
+            rich_help_panel=p.WHAT,
+        ),
+    ] = None,
+    species_list: Annotated[
+        Path | None,
+        typer.Option("--species-list", help="Text file with one class per line.", rich_help_panel=p.WHAT),
+    ] = None,
+    allow_other_weights: Annotated[
+        bool, typer.Option("--allow-other-weights", help="Take a model with other weights.")
+    ] = False,
+    plugin: o.Plugins = None,
+    window: o.Window = None,
+    overlap: o.Overlap = 0.0,
+    tail: o.TailOption = o.Tail.pad,
+    min_tail: o.MinTail = 0.0,
+    channel: o.Channel = "mean",
+    resampler: o.ResamplerOption = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(
+            "--timezone", help="Zone of recorders that note local time, e.g. Europe/Berlin or +02:00."
+        ),
+    ] = None,
+    overwrite: o.Overwrite = False,
+    fail_fast: o.FailFast = False,
+    errors_csv: Annotated[
+        Path | None,
+        typer.Option("--errors", help="Where problems are listed; default: errors.csv in the folder."),
+    ] = None,
+    workers: o.Workers = None,
+    batch_size: o.BatchSize = None,
+    device: o.Device = None,
+    precision: o.Precision = "fp32",
+    quiet: o.Quiet = False,
+) -> None:
+    """Run a model with a probe on recordings and write selection tables, as `avex predict` does.
+
+    The window and the resampler are those that the probe was trained with, if nothing else is said.
+
+    Examples:
+
+      avex probe predict frogs.safetensors recordings/ -o tables --format raven csv
+
+      avex probe predict frogs.safetensors dawn.wav --min-conf 0.5 --merge-consecutive
+    """
+    o.import_plugins(plugin)
+    from avex.cli.report import RunView
+    from avex.detection.predict import DetectionOptions, predict
+    from avex.training.probes.engine import load_probe_engine, trained_windows
+
+    engine = load_probe_engine(
+        probe,
+        model,
+        allow_other_weights=allow_other_weights,
+        device=device,
+        workers=workers,
+        batch_size=batch_size,
+        precision=precision,
+    )
+    options = DetectionOptions(
+        min_conf=min_conf,
+        top_n=top_n,
+        species_list=species_list,
+        merge_consecutive=p.merge_windows(merge_consecutive),
+    )
+    windows = o.window_options(window, overlap, tail, min_tail, channel, resampler)
+    with RunView("predict", model or str(engine.base_card), quiet) as view:
+        predictions = predict(
+            inputs,
+            engine,
+            output,
+            formats=p.format_list(formats),
+            combined=combined,
+            windows=trained_windows(engine, windows),
+            options=options,
+            overwrite=overwrite,
+            fail_fast=fail_fast,
+            errors_csv=errors_csv,
+            timezone=timezone,
+            on_progress=view.update,
+        )
+    if not quiet:
+        typer.echo(p.show_predictions(predictions), nl=False)
+    errors = errors_csv or (output / "errors.csv" if output else None)
+    view.finish(predictions.stats, predictions.problems, p.written_lines(predictions, output), errors)

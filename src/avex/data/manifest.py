@@ -1,0 +1,191 @@
+"""Manifests: clips read from a table, or from a folder for each class."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from avex._core.errors import ConfigError, did_you_mean
+from avex.data.clips import Clip, check_unique, clip_id
+from avex.data.labels import LABEL_COLUMNS, RECORDING_COLUMNS, cell_labels, cell_text
+from avex.data.rows import Row, read_rows
+
+AUDIO_SUFFIXES = frozenset(
+    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .rf64 .m4a .aac .wma .mp4".split()
+)
+SPLIT_FOLDERS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
+SPLIT_FOLDERS |= {"dev": "validation", "test": "test"}
+_PLAIN = ("split", "fold", "group")
+
+
+def read_manifest(
+    path: str | os.PathLike[str],
+    *,
+    label_column: str | None = None,
+    path_column: str | None = None,
+    audio_root: str | os.PathLike[str] | None = None,
+) -> list[Clip]:
+    """Read the clips of a manifest.
+
+    A table has a row per clip: `path` (or `recording`, `file`, `filename`), and optionally `start_s` and `end_s`
+    in seconds, `label` or `labels` (several separated by `;` or `|`, or a list), `split`, `fold`, `group` and
+    `id`. All other columns are kept in `Clip.extra`. Rows that speak of the same stretch of the same recording
+    are one clip with the labels of all of them. A folder has a folder for each class, directly in it or in
+    `train`, `validation` and `test`.
+
+    Args:
+        path: A CSV, TSV, JSON lines or Parquet file, or a folder.
+        label_column: Column of the labels, if it has another name.
+        path_column: Column of the recordings, if it has another name.
+        audio_root: Folder that relative paths start from; by default the manifest's own.
+
+    Returns:
+        The clips, in order. Recordings are not opened; see `missing_recordings`.
+
+    Raises:
+        ConfigError: Something is missing or makes no sense; with file, line and column.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp(), "clips.csv")
+        >>> _ = file.write_text("path,start_s,end_s,labels" + chr(10) + "dawn.wav,3,6,wren;robin")
+        >>> read_manifest(file)[0].labels
+        ('wren', 'robin')
+    """
+    source = Path(path)
+    if source.is_dir():
+        return read_folder(source)
+    root = source.parent if audio_root is None else Path(audio_root)
+    return clips_from_rows(
+        read_rows(source), root, f"'{source}'", label_column=label_column, path_column=path_column
+    )
+
+
+def clips_from_rows(
+    rows: Iterable[Row],
+    root: Path,
+    source: str,
+    *,
+    label_column: str | None = None,
+    path_column: str | None = None,
+) -> list[Clip]:
+    """Make clips of rows, as `read_manifest` does; `source` is the name in messages."""
+    rows = list(rows)
+    columns = dict.fromkeys(name for row in rows for name in row.values)
+    where = _find(columns, (path_column,) if path_column else RECORDING_COLUMNS, source, "recordings")
+    if label_column is not None:
+        _find(columns, (label_column,), source, "labels")
+    labels = label_column or next((name for name in LABEL_COLUMNS if name in columns), None)
+    return merge_rows(((_clip(row, root, where, labels), row.place) for row in rows), source)
+
+
+def merge_rows(clips: Iterable[tuple[Clip, str]], source: str) -> list[Clip]:
+    """Join clips of the same stretch of a recording into one with the labels of all.
+
+    Raises:
+        ConfigError: They disagree on split, fold or group, or two clips share an id.
+    """
+    merged: dict[tuple[Path, float, float | None], Clip] = {}
+    for clip, place in clips:
+        key = (clip.path, clip.start_s, clip.end_s)
+        first = merged.setdefault(key, clip)
+        if first is clip:
+            continue
+        for name in (*_PLAIN, "id"):
+            if getattr(first, name) != getattr(clip, name):
+                raise ConfigError(
+                    f"{place}, column '{name}': {getattr(clip, name)!r}, but an earlier row of the same clip "
+                    f"says {getattr(first, name)!r}."
+                )
+        merged[key] = replace(first, labels=tuple(dict.fromkeys(first.labels + clip.labels)))
+    result = list(merged.values())
+    check_unique(result, source)
+    return result
+
+
+def read_folder(folder: Path) -> list[Clip]:
+    """Clips of a folder that holds a folder of recordings for each class.
+
+    Raises:
+        ConfigError: There are no recordings in such folders.
+    """
+    clips = []
+    for top in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry)):
+        split = SPLIT_FOLDERS.get(top.name.lower())
+        inside = [entry for entry in sorted(top.iterdir()) if entry.is_dir() and not _hidden(entry)]
+        for label_folder in inside if split else [top]:
+            clips += _class_clips(folder, label_folder, split)
+    if not clips:
+        raise ConfigError(
+            f"Folder '{folder}' holds no recordings in folders named after classes. Expected for instance "
+            f"'{folder / 'wren' / 'recording.wav'}' or '{folder / 'train' / 'wren' / 'recording.wav'}'."
+        )
+    return clips
+
+
+def _class_clips(folder: Path, label_folder: Path, split: str | None) -> list[Clip]:
+    files = sorted(
+        file
+        for file in label_folder.rglob("*")
+        if file.suffix.lower() in AUDIO_SUFFIXES and not _hidden(file) and file.is_file()
+    )
+    return [
+        Clip(file, labels=(label_folder.name,), split=split, id=file.relative_to(folder).as_posix())
+        for file in files
+    ]
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".")
+
+
+def _clip(row: Row, root: Path, where: str, labels: str | None) -> Clip:
+    name = cell_text(row.values.get(where))
+    if not name:
+        raise ConfigError(f"{row.place}, column '{where}': empty. Expected the path of a recording.")
+    start = _seconds(row, "start_s", 0.0)
+    end = _seconds(row, "end_s", math.inf)
+    if not start < end:
+        raise ConfigError(
+            f"{row.place}, columns 'start_s' and 'end_s': {start:g} to {end:g} s is not a stretch of a recording."
+        )
+    end_s = None if math.isinf(end) else end
+    taken = {where, labels, "start_s", "end_s", "id", *_PLAIN}
+    return Clip(
+        path=root / name,
+        start_s=start,
+        end_s=end_s,
+        labels=cell_labels(row.values.get(labels)) if labels else (),
+        id=cell_text(row.values.get("id")) or clip_id(Path(name).as_posix(), start, end_s),
+        extra={key: value for key, value in row.values.items() if key not in taken},
+        **{key: cell_text(row.values.get(key)) or None for key in _PLAIN},
+    )
+
+
+def _find(columns: Mapping[str, Any], choices: tuple[str, ...], source: str, what: str) -> str:
+    for name in choices:
+        if name in columns:
+            return name
+    hint = did_you_mean(choices[0], columns)
+    raise ConfigError(
+        f"{source} has no column of {what}: expected {' or '.join(map(repr, choices))}.{hint} Its columns are: "
+        f"{', '.join(columns) or 'none'}."
+    )
+
+
+def _seconds(row: Row, name: str, default: float) -> float:
+    text = cell_text(row.values.get(name))
+    if not text:
+        return default
+    convert: Callable[[str], float] = float
+    try:
+        seconds = convert(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ConfigError(f"{row.place}, column '{name}': {text!r} is not a number of seconds from 0.")
+    return seconds
