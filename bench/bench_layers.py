@@ -6,8 +6,8 @@ Three ways of reading: `tapped`, all layers as they are; `pooled`, with their me
 probe on the weighted sum of all layers. Full-size networks with random weights; the median of the ratios of pairs
 that run one right after the other.
 
-Networks that fold batch norms into convolutions for inference do so on all paths: a block's output is read outside of
-what is folded.
+Networks that fold batch norms into convolutions for inference do so on all paths: the outputs of blocks are read
+outside of what is folded. `pooled` and `probe` do more than read: their means cost time on networks that are fast.
 """
 
 from __future__ import annotations

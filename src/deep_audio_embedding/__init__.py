@@ -20,6 +20,10 @@ that never ends. `describe_template` shows everything that would run without run
 first use of a template from elsewhere. What is refused early are faulty *files*: too large, too deep, not UTF-8,
 wrong types, unknown or double keys, contexts outside the working directory.
 
+A **declarative** template has `entry` (`"package.module:callable"`), `entry_kwargs` and named `pre_processing`
+steps in place of commands. The same six functions run it: import, call, pre-process, `y = model(x)`. To name a
+callable is to name a program, too: these functions call any, `avex.load_model` few without being told to trust.
+
 The working directory and `sys.path` belong to the whole process, so steps run one at a time (other threads wait)
 and both are put back when a step ends, however it ends. Imported modules stay in `sys.modules`, as with any
 import: two templates whose clones both hold a `model.py` need two processes.
@@ -30,6 +34,7 @@ from __future__ import annotations
 from deep_audio_embedding._describe import PlannedStep, TemplatePlan, describe_template
 from deep_audio_embedding._errors import (
     CommandError,
+    EntryError,
     InputShapeError,
     MissingResultError,
     ShellCommandError,
@@ -50,6 +55,7 @@ from deep_audio_embedding._template import ModelDict, load_model_dict
 
 __all__ = [
     "CommandError",
+    "EntryError",
     "InputShapeError",
     "MissingResultError",
     "ModelDict",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from deep_audio_embedding._commands import Block, compiled, mixed_blocks, shell_blocks
+from deep_audio_embedding._declared import is_declarative
 from deep_audio_embedding._paths import context_directory
 from deep_audio_embedding._template import ModelDict, checked, load_model_dict
 
@@ -18,7 +19,7 @@ class PlannedStep(NamedTuple):
         function: The function that would run it.
         key: The key that holds its commands.
         directory: Absolute path of the directory it would start in.
-        commands: (`python` | `shell` | `cd`, text) in the order in which they would run.
+        commands: (`python` | `shell` | `cd` | `step`, text) in the order in which they would run.
     """
 
     function: str
@@ -84,6 +85,9 @@ def describe_template(template: str | os.PathLike[str] | dict[str, Any]) -> Temp
 
 
 def _steps(template: ModelDict) -> Iterator[PlannedStep]:
+    if is_declarative(template):
+        yield from _declared_steps(template)
+        return
     for function, key, context in (
         ("install_dependencies", "install_cmds", None),
         ("import_pkgs", "import_cmds", "import_context"),
@@ -97,6 +101,22 @@ def _steps(template: ModelDict) -> Iterator[PlannedStep]:
         if blocks:
             commands = tuple((block.kind, block.text) for block in blocks)
             yield PlannedStep(function, key, str(directory), commands)
+
+
+def _declared_steps(template: ModelDict) -> Iterator[PlannedStep]:
+    """What a declarative template does, as the Python that it amounts to."""
+    module, _, path = template["entry"].partition(":")
+    arguments = ", ".join(f"{name}={value!r}" for name, value in template.get("entry_kwargs", {}).items())
+    output = template.get("output")
+    part = "" if output is None else f"[{output}]" if output.isdigit() else f".{output}"
+    lines = [
+        ("import_pkgs", "entry", f"import {module}"),
+        ("model_init", "entry", f"model = {module}.{path}({arguments})"),
+        *(("pre_proc", "pre_processing", step) for step in template.get("pre_processing", ())),
+        ("compute_embedding", "entry", f"y = model(x){part}"),
+    ]
+    for function, key, line in lines:
+        yield PlannedStep(function, key, os.getcwd(), (("python" if key == "entry" else "step", line),))
 
 
 def _blocks(template: ModelDict, key: str) -> list[Block]:

@@ -97,5 +97,9 @@ class MissingResultError(TemplateError, RuntimeError):
     """All commands of a key ran, but did not define what they must (`model`, `x` or `y`)."""
 
 
+class EntryError(TemplateError, RuntimeError):
+    """The callable of a declarative template cannot be imported, or failed with the error in `__cause__`."""
+
+
 def _shortened(text: str, limit: int = 200) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."

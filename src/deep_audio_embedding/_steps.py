@@ -10,6 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from deep_audio_embedding._commands import mixed_blocks, shell_blocks
+from deep_audio_embedding._declared import (
+    ENTRY,
+    call_entry,
+    embedded,
+    find_entry,
+    is_declarative,
+    pre_processed,
+)
 from deep_audio_embedding._errors import InputShapeError, MissingResultError
 from deep_audio_embedding._run import new_search_path, process_kept, run_block, run_python
 from deep_audio_embedding._template import ModelDict, checked
@@ -59,8 +67,12 @@ def import_pkgs(model_dict: dict[str, Any]) -> Namespace:
     Raises:
         TemplateFormatError: The template is not valid, or the context is missing or outside the working directory.
         CommandError: A command failed (`ShellCommandError` if it was a shell command).
+        EntryError: The callable of a declarative template cannot be imported.
     """
     template = checked(model_dict)
+    if is_declarative(template):
+        with process_kept(template):
+            return Namespace({ENTRY: find_entry(template)})
     items = template.get("import_cmds", [])
     blocks = mixed_blocks(items, file=template.file, key="import_cmds")
     namespace = Namespace(__name__="template")
@@ -90,6 +102,9 @@ def model_init(model_dict: dict[str, Any], namespace: dict[str, Any]) -> Any:
     """
     template = checked(model_dict)
     scope = _scope(namespace)
+    if is_declarative(template):
+        with process_kept(template):
+            return call_entry(template, scope[ENTRY])
     scope.pop("model", None)
     return _run_for("model", template, "model_init", scope, namespace, "model_init_context", keep=True)
 
@@ -114,6 +129,8 @@ def pre_proc(model_dict: dict[str, Any], x: Any, namespace: dict[str, Any]) -> A
     """
     template = checked(model_dict)
     _check_dimensions(template, x)
+    if is_declarative(template):
+        return pre_processed(x, template.get("pre_processing", ()), template["sample_rate"])
     if not template.get("pre_proc"):
         return x
     scope = _scope(namespace)
@@ -140,6 +157,9 @@ def compute_embedding(model_dict: dict[str, Any], model: Any, x_pre: Any, namesp
     """
     template = checked(model_dict)
     scope = _scope(namespace)
+    if is_declarative(template):
+        with process_kept(template):
+            return embedded(template, model, x_pre)
     scope.pop("y", None)
     scope.update(model=model, x=x_pre)
     return _run_for("y", template, "embed_fwd", scope, namespace)

@@ -161,6 +161,13 @@ def test_python_of_a_page_runs(page, workplace, capsys):
         "embed-a-season.md": ["2024-05-03 03:15:00+00:00", "filename (no zone, taken as Europe/Berlin)"],
         "species-lists-and-selection-tables.md": ["dawn song 2.25"],
         "measure-speed.md": ["resnet18 1 fp32", "resnet18 4 fp32"],
+        "layers-and-probes.md": [
+            "(4, 48) {'dropout': (4, 48, 24), '0': (4, 48, 24), '1': (4, 48, 24)}",
+            "8 6.25 (4, 6, 192)",
+            "right: 4 of 4",
+            "('frog', 'newt') True",
+            "its scores would mean nothing",
+        ],
         "your-own-model.md": ["(12, 16)", "{0: 'frog', 1: 'newt', 2: 'duck'}"],
         "python-api.md": ["torch.Size([2, 6522])", "selection.table.txt 6.0", "Did you mean 'birdnet'"],
         "README.md": ["recordings/cuckoo_stereo.flac 3.0 Common Cuckoo 0.82"],

@@ -3,7 +3,6 @@
 The document's models are small ones under its names. Its printed numbers of parameters (7680, 395264, 66560) follow
 from no architecture; what is asserted instead is arithmetic.
 """
-# ruff: noqa: E501
 
 from __future__ import annotations
 
@@ -277,7 +276,11 @@ def test_the_signature_is_that_of_the_document():
 
 @pytest.mark.parametrize("nested", [True, False])
 def test_configs_are_found_at_the_top_or_nested(in_a_folder, nested):
-    text = YAML if not nested else "probe_config:\n" + YAML.strip().replace("\n", "\n  ").replace("# my", "  # my")
+    text = (
+        YAML
+        if not nested
+        else "probe_config:\n" + YAML.strip().replace("\n", "\n  ").replace("# my", "  # my")
+    )
     (in_a_folder / "my_probe.yml").write_text(text, encoding="utf-8")
     assert seed.run(LOAD_CONFIG)["config"] == seed.run(CONFIG)["probe_config"]
 
@@ -321,4 +324,7 @@ def test_the_parts_that_the_document_names():
     assert factory.build_probe_from_config is build_probe_from_config
     for name in ("linear", "mlp", "lstm", "attention", "transformer"):
         assert issubclass(registry._PROBE_CLASSES[name], Probe)
-    assert [registry.get_probe_class(name).__name__ for name in ("linear", "mlp")] == ["LinearProbe", "MLPProbe"]
+    assert [registry.get_probe_class(name).__name__ for name in ("linear", "mlp")] == [
+        "LinearProbe",
+        "MLPProbe",
+    ]

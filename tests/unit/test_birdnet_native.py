@@ -233,7 +233,7 @@ def test_weights_of_another_size_are_refused(tmp_path):
     ("options", "message"),
     [
         ({"backend": "tensorflow"}, "'litert' or 'native'"),
-        ({"backend": "litert", "config": TINY}, "backend='native'"),
+        ({"backend": "litert", "config": TINY}, "Leave backend='litert' away"),
         ({"backend": "litert"}, "load_model"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -250,6 +251,17 @@ def test_metadata(tmp_path):
         "min_samples": "2000",
         "max_samples": "2000",
     }
+
+
+def test_the_file_tells_nothing_of_the_machine_it_was_written_on(tmp_path):
+    path = tmp_path / "x.onnx"
+    model = built(hubert)
+    export_onnx(model, path, window_samples=4000)
+    raw = path.read_bytes()
+    assert b".py" not in raw
+    assert str(Path(__file__).parents[2]).encode() not in raw
+    stored = sum(parameter.nbytes for parameter in model.parameters())
+    assert len(raw) < stored + 100_000
 
 
 def test_labels_must_fit(tmp_path):

@@ -45,6 +45,38 @@ def test_sequences_put_the_bands_of_a_step_side_by_side(order):
     assert torch.equal(features.sequence(), reference.reshape(1, steps, -1))
 
 
+@pytest.mark.parametrize("order", ["time", "freq"])
+def test_tokens_come_by_time_and_without_prefix(order):
+    steps, bins, channels = 3, 2, 4
+    reference = torch.randn(1, steps, bins, channels)
+    padded = torch.tensor([[[False, False], [False, True], [True, True]]])
+    tokens, mask = reference, padded
+    if order == "freq":
+        tokens, mask = tokens.transpose(1, 2), mask.transpose(1, 2)
+    values = torch.cat([torch.full((1, 2, channels), 9.0), tokens.reshape(1, -1, channels)], 1)
+    layout = TokenLayout("tokens", num_prefix_tokens=2, freq_bins=bins, order=order)
+    features = Features(values, layout, mask.reshape(1, -1))
+    assert torch.equal(features.tokens(), reference.reshape(1, -1, channels))
+    assert torch.equal(features.tokens_mask(), padded.reshape(1, -1))
+    assert features.sequence_mask().tolist() == [[False, False, True]], "a step is padding if all of it is"
+    assert torch.equal(features.pooled("mean"), features.tokens()[:, [0, 1, 2]].mean(1))
+
+
+def test_tokens_of_maps_and_vectors():
+    maps = Features(torch.randn(1, 5, 2, 3), TokenLayout("map"), torch.tensor([[False, False, True]]))
+    assert torch.equal(maps.tokens(), maps.sequence())
+    assert maps.tokens_mask() is maps.sequence_mask() is maps.padding_mask
+    vector = Features(torch.randn(2, 5), TokenLayout("vector"))
+    assert vector.tokens().shape == (2, 1, 5)
+    assert vector.tokens_mask() is vector.sequence_mask() is None
+
+
+def test_padding_may_hold_anything():
+    values = torch.tensor([[[1.0], [float("nan")]]])
+    features = Features(values, TokenLayout("tokens"), torch.tensor([[False, True]]))
+    assert features.pooled("mean").item() == features.pooled("max").item() == 1.0
+
+
 def test_sequence_of_a_map():
     values = torch.randn(1, 5, 2, 3)
     sequence = Features(values, TokenLayout("map", frame_rate=2.0)).sequence()
@@ -89,7 +121,11 @@ def test_taps_keep_gradients():
 
 
 def test_unknown_layers_are_named():
-    with pytest.raises(LayerError, match="'layr'"), tap_layers(nn.Sequential(), ["layr"]):
+    net = nn.Sequential(nn.Sequential(nn.Linear(1, 1)))
+    for name in ("layr", "0.0.weight", "0.1", ""):
+        with pytest.raises(LayerError, match=f"no layer '{name}'"), tap_layers(net, [name]):
+            pass
+    with pytest.raises(LayerError, match=r"Did you mean '0.0'"), tap_layers(net, ["0.o"]):
         pass
 
 

@@ -156,7 +156,7 @@ def test_sequence_heads_learn_and_ignore_padding(kind):
         steps = rng.normal(size=(rng.integers(2, 7), 8)).astype(np.float32) * 0.5
         steps[rng.integers(len(steps))] += marks[label]
         x.append(steps)
-    fit = avex.fit_probe(x, y, kind, epochs=40, learning_rate=5e-3)
+    fit = avex.fit_probe(x, y, kind, epochs=60, learning_rate=1e-2)
     assert fit.metrics["accuracy"].value >= 0.8
     # One by one nothing is padded.
     together = fit.predict_proba(x[:6])
@@ -190,7 +190,7 @@ def test_training_stops_early_and_goes_back_to_the_best_state():
 def test_a_loss_that_is_not_a_number_stops_training():
     x, y = blobs()
     with pytest.raises(TrainingError, match=r"epoch 1\. Lower learning_rate"):
-        avex.fit_probe(x * 1e38, y, "mlp", epochs=2, standardise=False)
+        avex.fit_probe(x, y, "mlp", learning_rate=1e30)
 
 
 def test_padding_of_batches():
@@ -294,7 +294,7 @@ def test_windows_of_a_recording_stay_together(pond):
 
 
 def test_sequence_probes_read_the_windows_of_a_recording(pond):
-    fit = avex.fit_probe(pond, table_of(pond), "attention_pooling", epochs=20)
+    fit = avex.fit_probe(pond, table_of(pond), "attention_pooling", learning_rate=0.05)
     assert fit.is_sequence
     assert fit.metrics["accuracy"].value == 1.0
 
@@ -333,7 +333,7 @@ def test_names_match_by_their_ends_and_ambiguous_ones_do_not():
     )
     names = [name.removeprefix("/data/") for name in store.recordings()]
     table = {"path": names, "label": ["frog" if "frog" in n else "newt" for n in names]}
-    assert avex.fit_probe(store, table, strength=1.0).sizes["train"] == 12
+    assert sum(avex.fit_probe(store, table, strength=1.0).sizes.values()) == 16
     with pytest.raises(ConfigError, match=r"'frog_0\.wav' .* fits 2 recordings .*/data/a/frog_0\.wav"):
         avex.fit_probe(store, {"path": ["frog_0.wav"], "label": ["frog"]})
     with pytest.raises(ConfigError, match=r"both fit the recording"):
@@ -467,7 +467,7 @@ def test_the_report_is_one_file_without_requests(pond, tmp_path):
     files = {path.name: path for path in fit.report(tmp_path / "report")}
     assert set(files) == {"report.html", "confusion.png", "metrics.csv", "classes.csv", "predictions.csv"}
     html = files["report.html"].read_text(encoding="utf-8")
-    assert 'src="http' not in html and "href=" not in html and "<script" not in html
+    assert not any(word in html for word in ('src="http', "href=", "<script"))
     assert html.count("data:image/png;base64,") == 3
     assert files["confusion.png"].read_bytes().startswith(b"\x89PNG")
     lines = files["predictions.csv"].read_text(encoding="utf-8").splitlines()

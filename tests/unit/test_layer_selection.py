@@ -1,6 +1,7 @@
 """Reading layers of every family: what is selected, what it means, and who is disturbed by it."""
 
 import copy
+import itertools
 import threading
 
 import pytest
@@ -56,7 +57,7 @@ class PlainNet(ModelBase):
         return self.classifier(self.mix(maps.transpose(1, 2)).relu().mean(1))
 
 
-# -- what is selected ----------------------------------------------------------------------------------------
+# -- what is selected --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -102,13 +103,17 @@ def test_block_outputs_lead_from_one_block_to_the_next(model_of, family):
     model = model_of(family)
     names = model.get_model_layers()
     x = sound(model)
-    with torch.no_grad(), tap_layers(model, names) as outputs, tap_layers(model, names, inputs=True) as inputs:
+    with (
+        torch.no_grad(),
+        tap_layers(model, names) as outputs,
+        tap_layers(model, names, inputs=True) as inputs,
+    ):
         model.forward_features(x)
-    for before, after in zip(names, names[1:], strict=False):
+    for before, after in itertools.pairwise(names):
         assert torch.equal(outputs[before], inputs[after]), after
 
 
-# -- what it means -------------------------------------------------------------------------------------------
+# -- what it means -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -247,7 +252,7 @@ def test_a_mask_is_stretched_over_layers_with_other_steps():
     assert layer.layout.frame_rate == 8.0
 
 
-# -- extract_embeddings ----------------------------------------------------------------------------------------
+# -- extract_embeddings ------------------------------------------------------------------------------------
 
 
 def test_forms_of_embeddings(model_of):
@@ -317,7 +322,7 @@ def test_impossible_selections(model_of):
         )
 
 
-# -- modes, gradients, layer drop --------------------------------------------------------------------------------
+# -- modes, gradients, layer drop --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", TRAINABLE)
@@ -364,7 +369,7 @@ def test_a_dropped_layer_gives_what_it_was_given(family, network, chance):
         model.extract_embeddings(sound(model), layers=[f"{model.get_model_layers()[1]}.final_layer_norm"])
 
 
-# -- side by side ----------------------------------------------------------------------------------------------
+# -- side by side ------------------------------------------------------------------------------------------
 
 
 def test_taps_in_one_thread_do_not_hear_another(model_of):
@@ -392,9 +397,9 @@ def test_many_threads_read_different_layers_of_one_model(model_of):
     def work(i):
         name, x = jobs[i]
         with torch.no_grad():
-            for _ in range(10):
-                if not torch.allclose(model.embed(x, [name]), expected[i], atol=1e-6):
-                    wrong.append(i)
+            same = [torch.allclose(model.embed(x, [name]), expected[i], atol=1e-6) for _ in range(10)]
+        if not all(same):
+            wrong.append(i)
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(len(jobs))]
     for thread in threads:
@@ -405,7 +410,7 @@ def test_many_threads_read_different_layers_of_one_model(model_of):
     assert not any(module._forward_hooks for module in model.modules())
 
 
-# -- torch.compile -----------------------------------------------------------------------------------------------
+# -- torch.compile -----------------------------------------------------------------------------------------
 
 
 def compiled(model, how):

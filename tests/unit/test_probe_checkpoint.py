@@ -112,9 +112,21 @@ def test_the_wrong_backbone_is_refused(tmp_path):
         load_probe(path, base_model=tiny_model("hubert"), allow_other_weights=True)
     save_probe(build("linear"), path)
     with pytest.raises(WeightsError, match="does not say which weights"):
-        load_probe(path, base_model=tiny_model("beats", init_config={"encoder_embed_dim": 8, "embed_dim": 8,
-                   "encoder_layers": 1, "encoder_ffn_embed_dim": 8, "encoder_attention_heads": 2,
-                   "conv_pos": 8, "conv_pos_groups": 4}))
+        load_probe(
+            path,
+            base_model=tiny_model(
+                "beats",
+                init_config={
+                    "encoder_embed_dim": 8,
+                    "embed_dim": 8,
+                    "encoder_layers": 1,
+                    "encoder_ffn_embed_dim": 8,
+                    "encoder_attention_heads": 2,
+                    "conv_pos": 8,
+                    "conv_pos_groups": 4,
+                },
+            ),
+        )
 
 
 def test_a_backbone_that_was_trained_along_is_stored(tmp_path):

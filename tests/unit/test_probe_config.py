@@ -7,7 +7,12 @@ from avex._core.errors import ConfigError, UnknownNameError
 from avex.configs import PROBE_CONFIGS, ProbeConfig
 from avex.configs.probe import reads_sequences
 from avex.io import MissingFileError
-from avex.models.probes.utils import get_probe_class, list_probe_classes, load_probe_config, register_probe_class
+from avex.models.probes.utils import (
+    get_probe_class,
+    list_probe_classes,
+    load_probe_config,
+    register_probe_class,
+)
 from avex.models.probes.utils.registry import _PROBE_CLASSES
 
 LAYERS = {"target_layers": ["last_layer"]}

@@ -46,7 +46,7 @@ def shapes(probe):
     return {name: tuple(value.shape) for name, value in probe.state_dict().items()}
 
 
-# -- published names and sizes (D = 768, 10 classes) -----------------------------------------------------------
+# -- published names and sizes (D = 768, 10 classes) -------------------------------------------------------
 
 PUBLISHED = [
     ("linear", {}, 7_690),
@@ -71,9 +71,17 @@ def test_sizes_are_those_of_published_probes(probe_type, fields, count):
 def test_names_are_those_of_published_probes():
     assert shapes(build("linear", 768, 10)) == {"classifier.weight": (10, 768), "classifier.bias": (10,)}
     mlp = shapes(build("mlp", 768, 10, hidden_dims=[512, 256]))
-    assert [name for name in mlp if name.endswith("weight")] == ["mlp.0.weight", "mlp.3.weight", "mlp.6.weight"]
+    assert [name for name in mlp if name.endswith("weight")] == [
+        "mlp.0.weight",
+        "mlp.3.weight",
+        "mlp.6.weight",
+    ]
     plain = shapes(build("mlp", 768, 10, hidden_dims=[512, 256], dropout_rate=0.0))
-    assert [name for name in plain if name.endswith("weight")] == ["mlp.0.weight", "mlp.2.weight", "mlp.4.weight"]
+    assert [name for name in plain if name.endswith("weight")] == [
+        "mlp.0.weight",
+        "mlp.2.weight",
+        "mlp.4.weight",
+    ]
     lstm = shapes(build("lstm", 768, 10, lstm_hidden_size=256, num_layers=2, bidirectional=True))
     assert lstm["lstm.weight_ih_l0"] == lstm["lstm.weight_ih_l0_reverse"] == (1024, 768)
     assert lstm["lstm.weight_hh_l1"] == (1024, 256)
@@ -114,7 +122,7 @@ def test_layers_of_different_widths_have_the_published_projections():
     assert build("linear", [8, 4, 4], 2, layers=tuple("abc"), aggregation="none").inputs.dim == 4
 
 
-# -- inputs ------------------------------------------------------------------------------------------------------
+# -- inputs ------------------------------------------------------------------------------------------------
 
 
 def test_the_example_of_the_documents():
@@ -142,7 +150,9 @@ def test_flattening_is_for_one_length():
     probe = build("linear", (5, 8), input_processing="flatten")
     x = torch.randn(2, 5, 8)
     torch.testing.assert_close(probe(x), probe.classifier(x.flatten(1)))
-    with pytest.raises(ValueError, match="gives vectors of 48 numbers; the probe was built for 40. Flattened"):
+    with pytest.raises(
+        ValueError, match="gives vectors of 48 numbers; the probe was built for 40. Flattened"
+    ):
         probe(torch.randn(2, 6, 8))
 
 
@@ -176,7 +186,9 @@ def test_layers_come_as_lists_dicts_or_side_by_side():
     expected = probe.classifier(torch.cat([a, b], 1))
     for x in ([a, b], (a, b), {"b": b, "a": a, "label": 1}, {"one": a, "two": b}, torch.cat([a, b], 1)):
         torch.testing.assert_close(probe(x), expected)
-    torch.testing.assert_close(probe([a.numpy(), b.numpy()]), expected)
+    read_only = a.numpy().copy()
+    read_only.flags.writeable = False
+    torch.testing.assert_close(probe([read_only, b.double().numpy()]), expected)
     with pytest.raises(ValueError, match="reads 2 layers"):
         probe([a])
     with pytest.raises(ValueError, match="the dict holds a"):
@@ -238,7 +250,7 @@ def test_clips_of_nothing_but_padding_give_numbers(probe_type):
     assert probe(torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)).isfinite().all()
 
 
-# -- settings of heads ---------------------------------------------------------------------------------------------
+# -- settings of heads -------------------------------------------------------------------------------------
 
 
 def test_activations():
@@ -303,7 +315,7 @@ def test_standardisation_comes_before_the_head():
         probe.set_standardisation(mean, -std)
 
 
-# -- building --------------------------------------------------------------------------------------------------------
+# -- building ----------------------------------------------------------------------------------------------
 
 
 def test_forms_of_input_dim():
@@ -325,15 +337,15 @@ def test_what_to_build_must_be_clear():
         build_probe_from_config(config, 3, base_model=nn.Linear(1, 1), input_dim=3)
     with pytest.raises(ConfigError, match="must be a ModelBase"):
         build_probe_from_config(config, 3, base_model=nn.Linear(1, 1))
-    with pytest.raises(ConfigError, match="no backbone|there is none"):
-        tuned = ProbeConfig(target_layers=["last_layer"], freeze_backbone=False)
+    tuned = ProbeConfig(target_layers=["last_layer"], freeze_backbone=False)
+    with pytest.raises(ConfigError, match="there is none"):
         build_probe_from_config(tuned, 3, input_dim=3)
     with pytest.raises(ConfigError, match="at least one class"):
         build_probe_from_config(config, 0, input_dim=3)
     with pytest.raises(ConfigError, match="no option 'hiden_dims'"):
         build_probe_from_config(config, 3, input_dim=3, hiden_dims=[3])
+    mlp = ProbeConfig(probe_type="mlp", hidden_dims=[2], target_layers=["x"])
     with pytest.raises(ConfigError, match="Did you mean 'hidden_dims'"):
-        mlp = ProbeConfig(probe_type="mlp", hidden_dims=[2], target_layers=["x"])
         build_probe_from_config(mlp, 3, input_dim=3, hiden_dims=[3])
     with pytest.raises(ConfigError, match="reads a sequence"):
         AttentionProbe(LayerMix(("x",), (8,)), 2)
@@ -347,7 +359,7 @@ def test_options_win_over_the_config():
 
 def test_a_probe_that_does_not_fit_is_not_built():
     config = ProbeConfig(probe_type="mlp", hidden_dims=[2_000_000], target_layers=["x"])
-    with pytest.raises(ConfigError, match=r"would take 8,\d\d\d\.\d GB of parameters, but .* GB are free.*hidden_dims"):
+    with pytest.raises(ConfigError, match=r"take 8,\d\d\d\.\d GB .*, but .* GB are free.*hidden_dims"):
         build_probe_from_config(config, 3, input_dim=1_000_000)
     config = ProbeConfig(target_layers=["x"], input_processing="flatten")
     with pytest.raises(ConfigError, match="GB"):
@@ -398,7 +410,7 @@ def test_a_class_of_ones_own():
         _PROBE_CLASSES.unregister("scaled")
 
 
-# -- no training loop ------------------------------------------------------------------------------------------------
+# -- no training loop --------------------------------------------------------------------------------------
 
 
 def blobs(classes=4, each=10, dim=16, seed=0):

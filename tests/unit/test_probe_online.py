@@ -13,6 +13,7 @@ from avex.models.base_model import ModelBase
 from avex.models.layers import LayerError
 from avex.models.probes import build_probe_from_config
 from avex.models.probes.utils import build_probe_from_config_online
+from avex.models.probes.utils.dims import look_at_layers
 from avex.testing import tiny_families, tiny_model
 
 SETTINGS = {
@@ -119,12 +120,10 @@ def test_looking_up_changes_neither_mode_nor_chance():
     base = tiny_model("efficientnet").train()
     base.backbone.features[0].eval()
     modes = [module.training for module in base.modules()]
-    norms = copy.deepcopy([buffer for buffer in base.buffers()])
+    norms = copy.deepcopy(list(base.buffers()))
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    from avex.models.probes.utils.dims import look_at_layers
-
     look_at_layers(base, ["last_layer"], 16000)
     assert torch.equal(torch.rand(3), expected)
     assert [module.training for module in base.modules()] == modes
@@ -138,7 +137,7 @@ def test_maps_make_wide_sequences():
     assert on(base, "linear").inputs.dims == (512,)
 
 
-# -- a frozen base -----------------------------------------------------------------------------------------------
+# -- a frozen base -----------------------------------------------------------------------------------------
 
 
 def test_a_frozen_base_is_a_guest():
@@ -156,7 +155,9 @@ def test_a_frozen_base_is_a_guest():
         optimizer.step()
         probe.train()
     assert not torch.equal(before, probe.classifier.weight)
-    assert all(torch.equal(state[name], value) for name, value in base.state_dict().items()), "batch norms too"
+    assert all(torch.equal(state[name], value) for name, value in base.state_dict().items()), (
+        "batch norms too"
+    )
     assert all(parameter.grad is None for parameter in base.parameters())
     assert not base.training
     assert all(parameter.requires_grad for parameter in base.parameters()), "others may train it"
@@ -224,9 +225,8 @@ def test_two_probes_in_two_threads(beats):
     wrong = []
 
     def work(i):
-        for _ in range(15):
-            if not torch.allclose(probes[i](inputs[i]), expected[i], atol=1e-6):
-                wrong.append(i)
+        if not all(torch.allclose(probes[i](inputs[i]), expected[i], atol=1e-6) for _ in range(15)):
+            wrong.append(i)
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
     for thread in threads:
@@ -247,7 +247,7 @@ def test_the_base_moves_along_but_keeps_its_numbers():
     assert base.device.type == "meta"
 
 
-# -- a trained base ------------------------------------------------------------------------------------------------
+# -- a trained base ----------------------------------------------------------------------------------------
 
 
 def test_a_base_that_is_trained_belongs_to_the_probe():
@@ -284,7 +284,7 @@ def test_graphs_cannot_be_trained(tmp_path):
         on(base, freeze_backbone=False)
 
 
-# -- errors ----------------------------------------------------------------------------------------------------------
+# -- errors ------------------------------------------------------------------------------------------------
 
 
 def test_settings_that_contradict_the_model(beats):

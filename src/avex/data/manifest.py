@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,8 @@ from avex.data.clips import Clip, check_unique, clip_id
 from avex.data.labels import LABEL_COLUMNS, RECORDING_COLUMNS, cell_labels, cell_text
 from avex.data.rows import Row, read_rows
 
-AUDIO_SUFFIXES = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .rf64 .m4a .aac .wma .mp4".split()
-)
+_AUDIO_FORMATS = "wav|flac|ogg|oga|opus|mp3|aif|aiff|aifc|au|caf|w64|rf64|m4a|aac|wma|mp4"
+AUDIO_SUFFIXES = frozenset("." + name for name in _AUDIO_FORMATS.split("|"))
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
 SPLIT_FOLDERS |= {"dev": "validation", "test": "test"}
 _PLAIN = ("split", "fold", "group")
@@ -181,9 +180,8 @@ def _seconds(row: Row, name: str, default: float) -> float:
     text = cell_text(row.values.get(name))
     if not text:
         return default
-    convert: Callable[[str], float] = float
     try:
-        seconds = convert(text)
+        seconds = float(text)
     except ValueError:
         seconds = math.nan
     if not math.isfinite(seconds) or seconds < 0:

@@ -7,7 +7,7 @@ classes closest to what was asked for. Everything follows from the seed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,11 +143,15 @@ def split_from_column(values: Sequence[str]) -> Split:
     return split
 
 
-def check_leakage(split: Split, groups: Sequence[Any] | npt.NDArray[Any], what: str = "recording") -> None:
+def check_leakage(
+    split: Split | Mapping[str, Indices],
+    groups: Sequence[Any] | npt.NDArray[Any],
+    what: str = "recording",
+) -> None:
     """Check that no group is in two parts of a split.
 
     Args:
-        split: The parts.
+        split: The parts, or the indices of each part by its name.
         groups: (N,) group of each example.
         what: What a group is called in the message.
 
@@ -156,7 +160,8 @@ def check_leakage(split: Split, groups: Sequence[Any] | npt.NDArray[Any], what: 
     """
     seen: dict[Any, str] = {}
     shared: list[str] = []
-    for part, indices in split.parts().items():
+    parts = split.parts() if isinstance(split, Split) else split
+    for part, indices in parts.items():
         for group in dict.fromkeys(groups[int(i)] for i in indices):
             first = seen.setdefault(group, part)
             if first != part:

@@ -76,8 +76,8 @@ def percentile_interval(values: npt.NDArray[np.floating], confidence: float = 0.
         Lower and upper end, NaN if no value is a number.
 
     Example:
-        >>> percentile_interval(np.arange(101.0), 0.9)
-        (5.0, 95.0)
+        >>> percentile_interval(np.arange(101.0), 0.5)
+        (25.0, 75.0)
     """
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence is {confidence}. Expected a share between 0 and 1, such as 0.95.")

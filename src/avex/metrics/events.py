@@ -152,8 +152,8 @@ def _grouped(events: Iterable[TimedEvent]) -> Groups:
     for event in events:
         if not event.start_s < event.end_s:
             raise ConfigError(
-                f"An event of '{event.label}' in '{event.recording}' runs from {event.start_s:g} to {event.end_s:g} "
-                "s. Expected start_s < end_s."
+                f"An event of '{event.label}' in '{event.recording}' runs from {event.start_s:g} to "
+                f"{event.end_s:g} s. Expected start_s < end_s."
             )
         groups[event.recording, event.label].append(event)
     return groups

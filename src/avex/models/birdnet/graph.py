@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +37,7 @@ class BirdNetGraph:
     """
 
     def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
         self._graph = LiteRTGraph(path, extra="birdnet")
         logits = self._graph.outputs[-1]
         # The classifier is the last operator; what it reads first is the embedding.
@@ -67,3 +70,24 @@ class BirdNetSession:
                 f"This is not BirdNET v2.4: its embedding is {embedding.shape[1:]}, not ({EMBEDDING_DIM},)."
             )
         return embedding, logits
+
+
+class BirdNetGraphRunner:
+    """The network for use from any thread: each gets an interpreter of its own. Copies and pickles read the file again.
+
+    Args:
+        path: As in `BirdNetGraph`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._graph = BirdNetGraph(path)
+        self._sessions = threading.local()
+
+    def run(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `BirdNetSession.run`."""
+        if not hasattr(self._sessions, "own"):
+            self._sessions.own = self._graph.session()
+        return self._sessions.own.run(windows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._graph.path,)

@@ -14,7 +14,7 @@ from avex.configs import AudioConfig
 from avex.models.base_model import ModelBase, waveform_and_mask
 from avex.models.birdnet.config import BirdNetConfig
 from avex.models.birdnet.frontend import BirdNetFrontEnd
-from avex.models.birdnet.graph import BirdNetGraph
+from avex.models.birdnet.graph import BirdNetGraphRunner
 from avex.models.birdnet.native import load_state, read_state
 from avex.models.birdnet.network import BirdNetBackbone
 from avex.models.features import Features, TokenLayout
@@ -35,10 +35,10 @@ class BirdNet(ModelBase):
 
     Two backends compute the same numbers (logits within 1e-4):
 
+    - `native`, the default, is a PyTorch network with the weights of the same file. It runs on any device that has
+      float64, can be fine-tuned, and gives the output of every block. It has no batch norm and no dropout: train
+      and eval mode compute the same.
     - `litert` runs the published graph on the CPU. It is frozen and gives its embedding only.
-    - `native` is a PyTorch network with the weights of the same file. It runs on any device that has float64, can
-      be fine-tuned, and gives the output of every block. It has no batch norm and no dropout: train and eval mode
-      compute the same.
 
     Audio longer than 3 s is cut into consecutive windows, the last one zero-padded; a padding mask is ignored, as
     BirdNET hears padding as silence. Logits are the mean over windows. Features are (B, 1024) for one window and
@@ -62,7 +62,7 @@ class BirdNet(ModelBase):
         Kahl et al. (2021), https://doi.org/10.1016/j.ecoinf.2021.101236.
 
     Example:
-        >>> model = load_model("birdnet", backend="native")     # doctest: +SKIP
+        >>> model = load_model("birdnet")     # doctest: +SKIP
         >>> model(torch.zeros(1, 144000)).shape  # doctest: +SKIP
         torch.Size([1, 6522])
         >>> model.embed(torch.zeros(1, 144000), layers=["layer_8"]).shape  # doctest: +SKIP
@@ -79,7 +79,7 @@ class BirdNet(ModelBase):
         num_classes: int | None = None,
         return_features_only: bool = False,
         checkpoint: str | Path | None = None,
-        backend: Backend = "litert",
+        backend: Backend = "native",
         config: BirdNetConfig | None = None,
     ) -> None:
         self.config = config or BirdNetConfig()
@@ -112,13 +112,13 @@ class BirdNet(ModelBase):
             raise ConfigError(f"Unknown backend '{self.backend}' of BirdNET. Choose 'litert' or 'native'.")
         if self.backend == "litert" and config is not None:
             raise ConfigError(
-                "BirdNET through LiteRT has one size. Pass backend='native' for another config."
+                "BirdNET through LiteRT has one size. Leave backend='litert' away for another config."
             )
 
     def _build_litert(self, checkpoint: str | Path | None, num_classes: int | None) -> None:
         if checkpoint is None:
             raise ConfigError("BirdNET has no weights of its own to start from. Use load_model('birdnet').")
-        self._session = BirdNetGraph(checkpoint).session()
+        self._runner = BirdNetGraphRunner(checkpoint)
         if not self.return_features_only:
             self.num_classes = num_classes or self.config.num_classes
             if num_classes is not None:
@@ -171,7 +171,7 @@ class BirdNet(ModelBase):
         if self.backend == "native":
             embedding, logits = self._encode(flat), None
         else:
-            arrays = self._session.run(run_on_cpu(flat).numpy())
+            arrays = self._runner.run(run_on_cpu(flat).numpy())
             embedding, logits = (torch.from_numpy(values).to(self.device) for values in arrays)
             logits = logits.unflatten(0, windows.shape[:2])
         return window_features(self.embedding(embedding).unflatten(0, windows.shape[:2]), seconds, logits)
@@ -188,7 +188,7 @@ class BirdNet(ModelBase):
         if isinstance(features, ScoredFeatures) and features.logits is not None:
             return features.logits
         raise ValueError(
-            "This BirdNet has no classifier for these features. Load it with backend='native' or num_classes=... ."
+            "This BirdNet has no classifier for these features. Load it with its classes, without backend='litert'."
         )
 
     def layer_features(

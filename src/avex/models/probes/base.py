@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,7 +14,9 @@ from avex.configs.probe import ProbeConfig
 from avex.models.base_model import ModelBase
 from avex.models.features import Features
 from avex.models.probes.inputs import HeadInput, LayerMix
+from avex.models.probes.modes import in_eval_mode
 from avex.models.probes.reading import read_embeddings
+from avex.models.probes.report import debug_info, learned_weights, learned_weights_table
 
 
 @dataclass(frozen=True)
@@ -237,42 +238,15 @@ class Probe(nn.Module):
 
     def learned_weights(self) -> dict[str, float]:
         """Share of each layer in the weighted sum, or an empty dict if layers are not weighted."""
-        if self.layer_weights is None:
-            return {}
-        shares = self.layer_weights.detach().float().softmax(0).tolist()
-        return dict(zip(self.inputs.names, shares, strict=True))
+        return learned_weights(self)
 
     def get_learned_weights_table(self) -> str:
         """The learned weights as a table to read."""
-        if self.layer_weights is None:
-            return "No learned weights found: layers are weighed with aggregation='none' and several layers only."
-        raw = self.layer_weights.detach().float().tolist()
-        width = max(5, *(len(name) for name in self.inputs.names))
-        lines = [f"{'Layer':<{width}}  {'raw':>8}  {'weight':>7}  {'%':>5}"]
-        for (name, share), value in zip(self.learned_weights().items(), raw, strict=True):
-            lines.append(f"{name:<{width}}  {value:8.4f}  {share:7.4f}  {100 * share:5.1f}")
-        return "\n".join(lines)
+        return learned_weights_table(self)
 
     def debug_info(self) -> dict[str, Any]:
         """Settings and sizes, for reports of problems."""
-        head = [p for name, p in self.named_parameters() if not name.startswith("base_model.")]
-        return {
-            "probe_type": self.probe_type,
-            "layers": self.layers,
-            "dims": list(self.inputs.dims),
-            "input_dim": self.inputs.dim,
-            "num_classes": self.num_classes,
-            "feature_mode": self.feature_mode,
-            "aggregation": self.inputs.aggregation,
-            "input_processing": self.inputs.processing,
-            "freeze_backbone": self.freeze_backbone,
-            "target_length": self.config.target_length if self.config else None,
-            "parameters": sum(p.numel() for p in head),
-            "is_standardised": self.input_mean is not None,
-            "has_layer_weights": self.layer_weights is not None,
-            "has_embedding_projectors": self.embedding_projectors is not None,
-            "layer_weights": self.learned_weights(),
-        }
+        return debug_info(self)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Probe:
         super()._apply(fn, recurse)
@@ -295,16 +269,3 @@ class Probe(nn.Module):
 
     def _device(self) -> torch.device:
         return next((t.device for t in [*self.parameters(), *self.buffers()]), torch.device("cpu"))
-
-
-@contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Run a block with a model in eval mode; every sub-module gets its own mode back."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

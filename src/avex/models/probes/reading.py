@@ -72,7 +72,8 @@ def _as_features(x: Any, mask: Tensor | None, has_cls_token: bool, needs_time: b
     if isinstance(x, Features):
         return x
     if isinstance(x, np.ndarray):
-        x = torch.from_numpy(np.ascontiguousarray(x))
+        # Tables hand out arrays that may not be written to, which torch does not have.
+        x = torch.from_numpy(np.require(x, requirements=["C", "W"]))
     if not isinstance(x, Tensor):
         raise TypeError(f"Embeddings are tensors, arrays or Features, not {type(x).__name__}.")
     if x.ndim not in _KINDS:
@@ -96,4 +97,4 @@ def _fitting_mask(mask: Tensor | None, x: Tensor, prefix: int) -> Tensor | None:
             f"padding_mask {tuple(mask.shape)} does not fit embeddings {tuple(x.shape)}: expected "
             f"({x.shape[0]}, {steps}), one value per time step. Masks of samples are for probes with a base_model."
         )
-    return mask.to(torch.bool)[:, prefix:]
+    return mask.to(x.device, torch.bool)[:, prefix:]

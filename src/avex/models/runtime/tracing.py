@@ -137,6 +137,7 @@ def trace(
     assert program is not None
     limits = _sample_range(exported) if any_length else (clip.shape[1], clip.shape[1])
     _name(program.model, outputs.names)
+    _forget_sources(program.model)
     lengths = {"min_samples": limits[0], "max_samples": limits[1]}
     program.model.producer_name, program.model.producer_version = "avex", __version__
     program.model.metadata_props.update(metadata)
@@ -149,6 +150,17 @@ def _sample_range(exported: Any) -> SampleRange:
     node = next(node for node in exported.graph.nodes if node.op == "placeholder" and node.name == INPUT)
     limits = exported.range_constraints[node.meta["val"].shape[1].node.expr]
     return int(limits.lower), int(limits.upper) if limits.upper < _UNLIMITED else None
+
+
+def _forget_sources(model: Any) -> None:
+    """Clear what the exporter notes at every operation: lines and paths of the program, larger than small networks."""
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        for node in graph.all_nodes():
+            node.metadata_props.clear()
+            for value in node.outputs:
+                value.metadata_props.clear()
+        for value in (*graph.inputs, *graph.initializers.values()):
+            value.metadata_props.clear()
 
 
 def _name(model: Any, names: tuple[str, ...]) -> None:

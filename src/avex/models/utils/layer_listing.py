@@ -24,8 +24,8 @@ def list_model_layers(model: str | ModelBase, device: str = "cpu") -> dict[str, 
         ValueError: Not a `ModelBase`.
 
     Example:
-        >>> list_model_layers("birdnet")["layers"]                          # doctest: +SKIP
-        ['embedding']
+        >>> list_model_layers("birdnet")["layers"][-1]                      # doctest: +SKIP
+        'embedding'
     """
     loaded = load_model(model, device=device) if isinstance(model, str) else model
     if not isinstance(loaded, ModelBase):

@@ -35,8 +35,9 @@ class ProbeEngine:
         WeightsError: The probe was trained on other weights.
 
     Example:
-        >>> engine = ProbeEngine(load_engine("birdnet"), load_probe("frogs.safetensors"), "frogs")  #
-        doctest: +SKIP >>> avex.predict("pond.wav", engine).detections()
+        >>> probe = load_probe("frogs.safetensors")                             # doctest: +SKIP
+        >>> engine = ProbeEngine(load_engine("birdnet"), probe, "frogs")
+        >>> avex.predict("pond.wav", engine).detections()
     """
 
     def __init__(self, engine: Engine, probe: Probe, name: str, *, allow_other_weights: bool = False) -> None:

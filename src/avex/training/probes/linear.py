@@ -21,7 +21,9 @@ from avex._core.errors import ConfigError
 MAX_ITERATIONS = 500
 # Largest slope at the end, in coordinates where the curvature is about one: the loss is then within
 # (slope^2 / 2) * parameters of its minimum.
-TOLERANCE = 1e-5
+TOLERANCE = 1e-6
+# What single precision can reach.
+_SINGLE_TOLERANCE = 5e-5
 _CHANGE = 1e-12
 # Multiplications per pass from which single precision is used: it is three times as fast, and sums of
 # thousands of losses are not where it loses anything (they are summed in double precision).
@@ -29,6 +31,8 @@ _LARGE = 50_000_000
 _HISTORY = 20
 _RANK = 1e-10
 _FLAT = 1e-6
+# Rows that the axes are found from.
+_SAMPLE = 2048
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class _Problem:
         self._multi = targets.ndim == 2
         classes = targets.shape[1] if self._multi else num_classes or int(targets.max()) + 1
         self._dtype = torch.float32 if x.numel() * classes > _LARGE else torch.float64
-        axes = _principal_axes(x)
+        axes = _principal_axes(x, self._dtype)
         self._axes, self._coordinates = axes, x.to(self._dtype) @ axes.to(self._dtype)
         self.rank = axes.shape[1]
         # Two classes that exclude each other are one decision: its penalty counts both rows of the weights.
@@ -118,6 +122,8 @@ class _Problem:
 
     def minimise(self, strength: float, start: Tensor, tolerance: float) -> tuple[Tensor, int, bool]:
         penalty = self._penalty / (strength * self._total)
+        if self._dtype == torch.float32:
+            tolerance = max(tolerance, _SINGLE_TOLERANCE)
         scale = self._curvature_at(start, penalty).rsqrt()
         scaled = (start / scale).requires_grad_()
         optimiser = torch.optim.LBFGS(
@@ -181,15 +187,17 @@ class _Problem:
 
     def in_features(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and bias for the features as they were given."""
-        return parameters[:, :-1] @ self._axes.t(), parameters[:, -1].clone()
+        return parameters[:, :-1] @ self._axes.to(torch.float64).t(), parameters[:, -1].clone()
 
 
-def _principal_axes(x: Tensor) -> Tensor:
-    """Orthonormal directions (D, R) that the data has any extent in."""
-    wide = x.shape[0] < x.shape[1]
-    # Squares are summed in double precision: axes of little extent would drown in rounding otherwise.
-    exact = x.to(torch.float64)
-    values, vectors = torch.linalg.eigh(exact @ exact.t() if wide else exact.t() @ exact)
-    keep = values > values[-1].clamp(min=1e-300) * _RANK
-    values, vectors = values[keep], vectors[:, keep]
-    return exact.t() @ (vectors * values.rsqrt()) if wide else vectors
+def _principal_axes(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Orthonormal directions (D, R) to describe the data in, exactly; R is smaller than D for fewer rows than D."""
+    if len(x) < x.shape[1]:
+        # Squares are summed in double precision: axes of little extent would drown in rounding otherwise.
+        exact = x.to(torch.float64)
+        values, vectors = torch.linalg.eigh(exact @ exact.t())
+        keep = values > values[-1].clamp(min=1e-300) * _RANK
+        return exact.t() @ (vectors[:, keep] * values[keep].rsqrt())
+    # Any basis is exact here, so that a sample of the rows is enough to find a good one.
+    sample = x[:: max(1, len(x) // _SAMPLE)].to(dtype)
+    return torch.linalg.eigh(sample.t() @ sample)[1]

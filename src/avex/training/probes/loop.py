@@ -81,7 +81,8 @@ def train_head(
     loss = make_loss(train.targets, weights, device)
     parameters = [p for p in probe.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, options.learning_rate, weight_decay=options.weight_decay)
-    steps = math.ceil(len(train.features) / options.batch_size)
+    size = options.batch_of(len(train.features))
+    steps = math.ceil(len(train.features) / size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps * options.epochs)
     history: list[Epoch] = []
     best, best_state, waited = (-math.inf, -math.inf), copy.deepcopy(probe.state_dict()), 0
@@ -90,7 +91,7 @@ def train_head(
         for number in range(1, options.epochs + 1):
             order = np.random.default_rng((seed, number)).permutation(len(train.features))
             total = 0.0
-            for batch in _batches(order, options.batch_size):
+            for batch in _batches(order, size):
                 total += _step(probe, train, batch, loss, optimiser, options, number) * len(batch)
                 schedule.step()
             held_out = _validate(probe, validation, loss, score)
@@ -172,7 +173,7 @@ def _step(
     value = loss(probe.forward_embeddings(x, mask), _target(part.targets, batch, device))
     if not torch.isfinite(value):
         raise TrainingError(
-            f"The loss became {float(value)} in epoch {epoch}. Lower learning_rate (now "
+            f"The loss became {float(value.detach())} in epoch {epoch}. Lower learning_rate (now "
             f"{options.learning_rate:g}), or "
             "standardise the features."
         )

@@ -46,7 +46,7 @@ class FitOptions:
         inner_folds: Folds of that cross-validation.
         standardise: Bring each feature to mean 0 and standard deviation 1 of the training examples.
         epochs: Most passes over the training examples.
-        batch_size: Examples per step.
+        batch_size: Examples per step; None takes 8 to 64, so that an epoch has at least 16 steps where it can.
         learning_rate: At the start of the schedule.
         weight_decay: Of AdamW.
         patience: Epochs without a better validation metric after which training stops.
@@ -62,7 +62,7 @@ class FitOptions:
     inner_folds: int = 4
     standardise: bool = True
     epochs: int = 100
-    batch_size: int = 64
+    batch_size: int | None = None
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     patience: int = 15
@@ -70,10 +70,10 @@ class FitOptions:
     resamples: int = 1000
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "batch_size", "learning_rate", "patience", "max_grad_norm")
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}. Expected a positive number.")
+        for name in ("epochs", "batch_size", "learning_rate", "patience", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} is {value}. Expected a positive number.")
         if self.weight_decay < 0 or self.resamples < 0 or self.inner_folds < 2:
             raise ConfigError(
                 "weight_decay and resamples must not be negative, and inner_folds be at least 2."
@@ -83,6 +83,15 @@ class FitOptions:
             raise ConfigError(
                 f"The strengths are {list(strengths)}. Expected positive numbers, such as 0.01."
             )
+
+    def batch_of(self, examples: int) -> int:
+        """Examples per step for so many examples.
+
+        Example:
+            >>> [FitOptions().batch_of(n) for n in (50, 500, 5000)]
+            [8, 31, 64]
+        """
+        return self.batch_size or min(max(examples // 16, 8), 64)
 
 
 def make_options(options: FitOptions | None, fields: Mapping[str, Any]) -> FitOptions:

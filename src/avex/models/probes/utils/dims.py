@@ -14,8 +14,8 @@ from avex.configs.probe import ProbeConfig
 from avex.models.base_model import ModelBase
 from avex.models.features import Features
 from avex.models.layers import OWN_OUTPUT
-from avex.models.probes.base import in_eval_mode
 from avex.models.probes.inputs import HeadInput, LayerMix
+from avex.models.probes.modes import in_eval_mode
 
 InputDim = int | tuple[int, ...] | list[Any]
 

@@ -1,0 +1,50 @@
+"""What a template's `y` may be, and the features that it becomes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avex.models.features import Features, TokenLayout
+from avex.models.template.cards import TemplateRunError
+
+
+def as_features(y: Any, x: Tensor, file: str, frame_rate: float | None) -> Features:
+    """Turn the embedding of a template into features.
+
+    Args:
+        y: `torch.Tensor`, NumPy array or anything that `torch.as_tensor` takes: (B, D) for one vector per clip, or
+            (B, T, C) for T steps in time.
+        x: (B, S) the waveform it was computed from; its device is taken over.
+        file: The template, for messages.
+        frame_rate: Steps per second, if the template states them.
+
+    Raises:
+        TemplateRunError: `y` has another shape, holds no numbers, or belongs to another number of clips.
+    """
+    values = _as_tensor(y, file)
+    if values.ndim not in (2, 3):
+        raise TemplateRunError(
+            f"Template '{file}': expected `y` as (B, D) for one vector per clip or (B, T, C) for steps in time, "
+            f"found the shape {tuple(values.shape)}. Reshape it in embed_fwd."
+        )
+    if values.shape[0] != x.shape[0] or 0 in values.shape:
+        raise TemplateRunError(
+            f"Template '{file}': expected `y` for {x.shape[0]} clips with the batch first, found the shape "
+            f"{tuple(values.shape)}."
+        )
+    layout = TokenLayout("vector") if values.ndim == 2 else TokenLayout("tokens", frame_rate=frame_rate)
+    return Features(values.to(x.device, torch.float32), layout)
+
+
+def _as_tensor(y: Any, file: str) -> Tensor:
+    if isinstance(y, Tensor):
+        return y
+    try:
+        return torch.as_tensor(y)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TemplateRunError(
+            f"Template '{file}': expected `y` as a tensor or an array, found a {type(y).__name__} ({error})."
+        ) from error

