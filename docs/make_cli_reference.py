@@ -80,6 +80,11 @@ def render() -> str:
     for command in app.registered_commands:
         assert command.callback is not None
         parts.append(_command(str(command.name), command.callback))
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        for command in group.typer_instance.registered_commands:
+            assert command.callback is not None
+            parts.append(_command(f"{group.name} {command.name}", command.callback))
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 

@@ -160,6 +160,11 @@ def test_python_of_a_page_runs(page, workplace, capsys):
         ],
         "embed-a-season.md": ["2024-05-03 03:15:00+00:00", "filename (no zone, taken as Europe/Berlin)"],
         "species-lists-and-selection-tables.md": ["dawn song 2.25"],
+        "train-a-probe.md": [
+            "single-label ('forest', 'town') {'train': 48}",
+            "accuracy ",
+            "['town', 'town']",
+        ],
         "measure-speed.md": ["resnet18 1 fp32", "resnet18 4 fp32"],
         "layers-and-probes.md": [
             "(4, 48) {'dropout': (4, 48, 24), '0': (4, 48, 24), '1': (4, 48, 24)}",

@@ -12,7 +12,7 @@ with its square.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -39,8 +39,8 @@ class RetrievalScores:
 
     Attributes:
         queries: (Q,) index of each query that was scored, ascending.
-        per_query: Name to (Q,) values: `roc_auc`, `precision_at_1`, `precision_at_<k>`, `map_at_<k>`,
-            `ndcg_at_<k>`.
+        per_query: Name to (Q,) values: `roc_auc`, `map`, `precision_at_1`, and `precision_at_<k>`, `map_at_<k>`,
+            `ndcg_at_<k>` for each cut-off.
         skipped: Queries without any relevant item, or with nothing but such items (`roc_auc` is NaN for these).
     """
 
@@ -64,7 +64,7 @@ def retrieval_scores(
     database: npt.ArrayLike | None = None,
     database_labels: npt.ArrayLike | None = None,
     *,
-    k: int = 10,
+    ks: Sequence[int] = (10,),
     max_queries: int | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -76,25 +76,26 @@ def retrieval_scores(
         labels: (N,) class indices, or (N, C) 0/1.
         database: (M, D) what is searched; None searches the queries themselves, each without itself.
         database_labels: Of the database, of the same kind.
-        k: Length of the list for precision, mAP and nDCG (at most the size of the database).
+        ks: Lengths of the list for precision, mAP and nDCG (at most the size of the database).
         max_queries: Score only this many queries, drawn with `seed`; the database stays whole.
         seed: Of that draw.
         threads: How many rank at once; None takes the processors of this process.
 
     Returns:
-        `roc_auc`: chance that a relevant item is more similar than another one. `precision_at_k`: share of
+        `roc_auc`: chance that a relevant item is more similar than another one. `map`: average precision over
+        the whole ranking, where what is tied is shown together. `precision_at_k`: share of
         relevant ones among the k nearest. `map_at_k`: sum of the precisions at relevant ranks, over min(k, R) for
         R relevant items. `ndcg_at_k`: with gain 1 and discount log2(rank + 1).
 
     Raises:
-        ConfigError: Shapes do not fit, values are not finite, or `k` is not positive.
+        ConfigError: Shapes do not fit, values are not finite, or a cut-off is not positive.
 
     Example:
         >>> x = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]], np.float32)
-        >>> retrieval_scores(x, [0, 0, 1, 1], k=2).mean()["roc_auc"]
+        >>> retrieval_scores(x, [0, 0, 1, 1], ks=[2]).mean()["roc_auc"]
         1.0
     """
-    search = _Search.of(embeddings, labels, database, database_labels, k)
+    search = _Search.of(embeddings, labels, database, database_labels, ks)
     order = np.arange(len(search.queries))
     if max_queries is not None and max_queries < len(order):
         order = np.sort(np.random.default_rng(seed).permutation(order)[:max_queries])
@@ -107,9 +108,9 @@ def retrieval_scores(
             shares = np.array_split(np.arange(len(block)), 4 * workers)
             jobs = [pool.submit(search.score, similar[share], block[share]) for share in shares if len(share)]
             rows += [row for job in jobs for row in job.result()]
-    table = np.array(rows, np.float64).reshape(len(order), 5)
+    names = search.names()
+    table = np.array(rows, np.float64).reshape(len(order), len(names))
     known = np.isfinite(table[:, 1])
-    names = ("roc_auc", "precision_at_1", f"precision_at_{k}", f"map_at_{k}", f"ndcg_at_{k}")
     values = {name: table[known, i] for i, name in enumerate(names)}
     return RetrievalScores(order[known], values, int((~known).sum()))
 
@@ -123,18 +124,21 @@ class _Search:
     database: npt.NDArray[np.float32]
     labels: npt.NDArray[Any]
     same: bool
-    k: int
+    ks: tuple[int, ...]
 
     @classmethod
-    def of(cls, x: Any, y: Any, database: Any, database_labels: Any, k: int) -> _Search:
+    def of(cls, x: Any, y: Any, database: Any, database_labels: Any, ks: Sequence[int]) -> _Search:
         queries, query_labels = _unit(x, "embeddings"), _labels(y, "labels")
         _check_pair(queries, query_labels, "embeddings")
         if (database is None) != (database_labels is None):
             raise ConfigError("A database needs labels, and labels a database. Give both or neither.")
-        if k < 1:
-            raise ConfigError(f"k is {k}. Expected at least 1.")
+        cuts = tuple(sorted(set(ks)))
+        if not cuts or cuts[0] < 1:
+            raise ConfigError(
+                f"The cut-offs are {list(ks)}. Expected whole numbers of at least 1, such as 10."
+            )
         if database is None:
-            return cls(queries, query_labels, queries, query_labels, True, k)
+            return cls(queries, query_labels, queries, query_labels, True, cuts)
         items, item_labels = _unit(database, "database"), _labels(database_labels, "database_labels")
         _check_pair(items, item_labels, "database")
         if items.shape[1] != queries.shape[1] or item_labels.shape[1:] != query_labels.shape[1:]:
@@ -142,12 +146,17 @@ class _Search:
                 f"Queries {queries.shape} with labels {query_labels.shape} and database {items.shape} with labels "
                 f"{item_labels.shape} do not fit. Expected the same size of embeddings and the same kind of labels."
             )
-        return cls(queries, query_labels, items, item_labels, False, k)
+        return cls(queries, query_labels, items, item_labels, False, cuts)
+
+    def names(self) -> list[str]:
+        """Names of the metrics, in the order of the rows of `score`."""
+        lists = [f"{metric}_at_{k}" for k in self.ks for metric in ("precision", "map", "ndcg")]
+        return ["roc_auc", "map", "precision_at_1", *lists]
 
     def score(
         self, similar: npt.NDArray[np.float32], block: npt.NDArray[np.int64]
     ) -> list[tuple[float, ...]]:
-        """Metrics of some queries, (roc_auc, p@1, p@k, ap@k, ndcg@k) each; NaN where nothing is to be found."""
+        """Metrics of some queries, in the order of `names`; NaN where nothing is to be found."""
         keys = np.rint(similar * np.float32(GRID)).astype(np.int32)
         if self.same:
             keys[np.arange(len(block)), block] = _SELF
@@ -175,20 +184,25 @@ class _Search:
         positive = np.sort(keys[relevant])
         count = len(positive)
         if not count:
-            return (np.nan,) * 5
+            return (np.nan,) * (3 + 3 * len(self.ks))
         items = len(keys) - self.same
+        below = np.searchsorted(ranked, positive, "left")
         # Ranks with ties at half; positives among themselves make up count^2 / 2, the query itself is below all.
-        ranks = np.searchsorted(ranked, positive, "left") + np.searchsorted(ranked, positive, "right")
+        ranks = below + np.searchsorted(ranked, positive, "right")
         wins = float(ranks.sum()) / 2 - count * count / 2 - count * self.same
         others = items - count
         auc = wins / (count * others) if others else np.nan
-        return auc, *_list_metrics(self._nearest(query, keys, ranked, items), relevant, count, self.k)
+        shown = len(keys) - below
+        average = float(((count - np.searchsorted(positive, positive, "left")) / shown).mean())
+        hits = relevant[self._nearest(query, keys, ranked, items)]
+        lists = [value for k in self.ks for value in _list_metrics(hits[:k], count, k)]
+        return auc, average, float(hits[0]), *lists
 
     def _nearest(
         self, query: int, keys: npt.NDArray[np.int32], ranked: npt.NDArray[np.int32], items: int
     ) -> npt.NDArray[np.int64]:
-        """The k nearest: candidates by single precision, put in order by double precision."""
-        wanted = min(self.k, items)
+        """The nearest: candidates by single precision, put in order by double precision."""
+        wanted = min(self.ks[-1], items)
         floor = max(int(ranked[-wanted]) - _SLACK, _SELF + 1)
         candidates = np.flatnonzero(keys >= floor)
         query_exact = self.queries[query].astype(np.float64)
@@ -198,15 +212,13 @@ class _Search:
         return candidates[np.argsort(-np.rint(exact * GRID), kind="stable")[:wanted]]
 
 
-def _list_metrics(
-    nearest: npt.NDArray[np.int64], relevant: npt.NDArray[np.bool_], count: int, k: int
-) -> tuple[float, float, float, float]:
-    hits = relevant[nearest]
+def _list_metrics(hits: npt.NDArray[np.bool_], count: int, k: int) -> tuple[float, float, float]:
+    """Precision, average precision and nDCG of a list, of `count` relevant items in all."""
     ranks = np.arange(1, len(hits) + 1)
     gains = 1 / np.log2(ranks + 1)
     best = min(count, k)
     average = float((np.cumsum(hits) / ranks)[hits].sum()) / best
-    return float(hits[0]), float(hits.mean()), average, float(gains[hits].sum() / gains[:best].sum())
+    return float(hits.mean()), average, float(gains[hits].sum() / gains[:best].sum())
 
 
 def _processors() -> int:

@@ -54,7 +54,7 @@ def _key(clip: Clip, subset: list[str] | None) -> tuple[Any, ...]:
 
 def select_columns(clips: Sequence[Clip], config: SelectColumnsConfig) -> TransformResult:
     """Keep only these further columns; see `SelectColumnsConfig`."""
-    own = {name for name in Clip.__dataclass_fields__} | {"label"}
+    own = set(Clip.__dataclass_fields__) | {"label"}
     further = [name for name in config.columns if name not in own]
     return TransformResult(
         [replace(clip, extra={name: clip.feature(name) for name in further}) for clip in clips]

@@ -31,9 +31,10 @@ from deep_audio_embedding import (
 class TemplateModel(ModelBase):
     """The model that a JSON template describes.
 
-    Building it runs `import_cmds` and `model_init`; every batch runs `pre_proc` and `embed_fwd`, one batch at a time
-    (steps change the working directory, which belongs to the process). `install_cmds` are never run. Whether gradients
-    pass depends on the template; nothing is promised. A padding mask is ignored: padding is heard as silence.
+    Building it runs `import_cmds` and `model_init`; every batch runs `pre_proc` and `embed_fwd`, one batch at a
+    time (steps change the working directory, which belongs to the process). `install_cmds` are never run. Whether
+    gradients pass depends on the template; nothing is promised. A padding mask is ignored: padding is heard as
+    silence.
 
     Args:
         template: Path of the JSON file, or the name of a packaged one.
@@ -98,7 +99,6 @@ class TemplateModel(ModelBase):
         self.__dict__["_namespace"], self.__dict__["_plain_model"] = namespace, None
         if isinstance(model, nn.Module):
             self.backbone = model
-            namespace.pop("model", None)
         else:
             self.__dict__["_plain_model"] = model
         set_weights_identity(self, _identity(self.template, model))
@@ -134,8 +134,9 @@ class TemplateModel(ModelBase):
             self._embedding_dim = size
         if size != self._embedding_dim:
             raise TemplateRunError(
-                f"Template '{self.template.file}': an embedding has {size} values, but those of the first batch had "
-                f"{self._embedding_dim}. If the length depends on that of the audio, average over time in embed_fwd."
+                f"Template '{self.template.file}': an embedding has {size} values, but those of the first batch "
+                f"had {self._embedding_dim}. If the length depends on that of the audio, average over time in "
+                "embed_fwd."
             )
 
     def get_embedding_dim(self) -> int:

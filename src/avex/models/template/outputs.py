@@ -36,7 +36,10 @@ def as_features(y: Any, x: Tensor, file: str, frame_rate: float | None) -> Featu
             f"{tuple(values.shape)}."
         )
     layout = TokenLayout("vector") if values.ndim == 2 else TokenLayout("tokens", frame_rate=frame_rate)
-    return Features(values.to(x.device, torch.float32), layout)
+    values = values.to(x.device, torch.float32)
+    if values.is_inference() and not torch.is_inference_mode_enabled():
+        values = values.clone()  # templates compute in inference mode, but a head behind them may be trained
+    return Features(values, layout)
 
 
 def _as_tensor(y: Any, file: str) -> Tensor:

@@ -1,18 +1,18 @@
 """Whether a template may run: a decision of the user about the content of a file, never of a file.
 
-A template with commands is a program, so it runs only after the user said so: `load_model(..., trust=True)`, `--trust`,
-or `trust_template`. Trust is given to the sha256 of what the file holds, for the running process: an edited file must
-be trusted anew, and nothing that a card or template says can grant it.
+A template with commands is a program, so it runs only after the user said so: `load_model(..., trust=True)`,
+`--trust`, or `trust_template`. Trust is given to the content of a file, for the running process: an edited file
+must be trusted anew, and nothing that a card or template says can grant it.
 
 A declarative template needs no trust if it can do no more than build a network of an installed package:
 
 - `entry` names a class derived from `torch.nn.Module`, or a function whose return annotation is such a class. Other
   callables (`os.system`, `torch.load`, `torch.hub.load`) are programs.
-- Its package is not of the standard library, and was either imported before or lies outside the working directory and
-  the template's folder, since what lies there may have come with the template. (Packages in `site-packages` count as
-  installed wherever that is.)
-- The values of `entry_kwargs` are numbers, true or false, or words without `/`, `\\` and `:` that name no existing
-  file; no name of an argument contains `trust`. So neither a path, a URL nor a repository gets in.
+- Its package is not of the standard library, and was either imported before or lies outside the working directory
+  and the template's folder, since what lies there may have come with the template. (Packages in `site-packages`
+  count as installed wherever that is.)
+- The values of `entry_kwargs` are numbers, true or false, or words without slash, backslash and colon that name no
+  existing file; no name of an argument contains `trust`. So neither a path, a URL nor a repository gets in.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from avex._core.errors import ConfigError
-from avex.models.template.cards import avex_errors, read_template
+from avex.configs import ModelCard
+from avex.models.template.cards import TEMPLATE_MODEL, avex_errors, read_template
 from deep_audio_embedding import ModelDict, describe_template
 
 _trusted: set[str] = set()
@@ -48,6 +49,16 @@ def trust_template(path: str | Path) -> None:
         >>> trust_template("general_purpose/log_mel_statistics.json")
     """
     _trusted.add(_digest(read_template(path)))
+
+
+def trust_card(card: ModelCard) -> None:
+    """Allow the template of a card, as it is now; other models need no trust.
+
+    Raises:
+        ConfigError: There is no such template.
+    """
+    if card.model_spec.name == TEMPLATE_MODEL:
+        trust_template((card.model_spec.extra_config or {})["template"])
 
 
 def is_trusted(template: ModelDict) -> bool:

@@ -16,6 +16,7 @@ from avex._core.errors import WeightsError
 from avex.configs import ModelCard, ModelSpec
 from avex.io import sha256_of
 from avex.models.base_model import ModelBase
+from avex.models.template.trust import trust_card
 from avex.models.utils.building import LoadRequest, build, build_and_fill, make_plan, set_fact
 from avex.models.utils.factory import accepts, build_class, build_model_from_spec
 from avex.models.utils.plan import LoadPlan
@@ -49,12 +50,14 @@ def load_model(
     return_features_only: bool = False,
     pretrained: bool | None = None,
     precision: str | None = None,
+    trust: bool = False,
     **options: Any,
 ) -> nn.Module:
     """Load a model, with weights proven to fit or an error that says why not.
 
     Args:
-        model: A card's name or alias, a family, a registered class, the path of a card file, or a spec.
+        model: A card's name or alias, a family, a registered class, the path of a card file or of a JSON template,
+            or a spec.
         num_classes: Size of a new, randomly initialised classifier; None keeps the checkpoint's.
         device: Where to put it; None takes the card's device, or the CPU where that does not exist.
         checkpoint_path: Weights instead of the card's: local path or URI.
@@ -63,6 +66,7 @@ def load_model(
         pretrained: Load the default weights of the spec's variant if there is no other checkpoint; None asks the
             spec.
         precision: `fp32`, `bf16`, `fp16` or `auto`, for inference; None is `fp32` (`avex.models.precision`).
+        trust: Let a JSON template run its commands, as it is now (`avex.models.template.trust`).
         **options: Options of the family or class, as in `ModelSpec`.
 
     Returns:
@@ -76,6 +80,7 @@ def load_model(
         ChecksumError: The file is not the one the card states.
         OfflineError: The weights are remote, not cached, and there is no network.
         ConfigError: An option that the model does not take.
+        TemplateTrustError: A JSON template that was not trusted; the message shows what would run.
 
     Example:
         >>> model = load_model("birdnet", device="cpu")                     # doctest: +SKIP
@@ -92,7 +97,10 @@ def load_model(
         options,
         precision,
     )
-    return load_card(resolve(model), request)
+    card = resolve(model)
+    if trust:
+        trust_card(card)
+    return load_card(card, request)
 
 
 def load_card(card: ModelCard, request: LoadRequest | None = None) -> nn.Module:
@@ -154,7 +162,7 @@ def _load_network(
     plan = make_plan(cls, card, request, checkpoint, labels)
     if checkpoint is None:
         model = build(cls, card.model_spec, request, plan, extra)
-        if any(True for _ in model.parameters()):
+        if any(True for _ in model.parameters()) and not getattr(cls, "carries_weights", False):
             logger.warning("Model '%s' has no checkpoint: its parameters are random.", card.name)
     else:
         if inferred := getattr(cls, "options_from_checkpoint", None):

@@ -17,6 +17,7 @@ from avex._core.errors import ConfigError, FamilyNotAvailableError, UnknownModel
 from avex._core.registry import load_attribute
 from avex.configs import ModelCard, ModelSpec, read_yaml
 from avex.configs.yaml_files import parse_yaml
+from avex.models.template.cards import TEMPLATE_MODEL, is_template_name, template_card
 from avex.models.utils.families import (
     FAMILIES,
     canonical_family,
@@ -164,7 +165,8 @@ def find_card(name: str) -> ModelCard | None:
 def resolve(model: str | Path | ModelSpec | ModelCard) -> ModelCard:
     """Turn whatever names a model into its card.
 
-    Tried in this order: a card or spec object, a card's name or alias, a YAML file, a family, a class.
+    Tried in this order: a card or spec object, a card's name or alias, a YAML file, a JSON template, a family, a
+    class.
 
     Raises:
         UnknownModelError: Nothing fits; the message suggests what might.
@@ -186,6 +188,8 @@ def resolve(model: str | Path | ModelSpec | ModelCard) -> ModelCard:
         return card
     if name.lower().endswith((".yml", ".yaml")):
         return load_model_card(name)
+    if is_template_name(name):
+        return template_card(name)
     if canonical_family(name):
         return default_card(name)
     if name in _classes:
@@ -193,7 +197,7 @@ def resolve(model: str | Path | ModelSpec | ModelCard) -> ModelCard:
     known = {*_cards.all_names(), *family_names(), *_classes}
     raise UnknownModelError(
         f"Unknown model '{name}'.{did_you_mean(name, known)} List all with `avex list-models`, "
-        "or give the path of a model card ending in .yml."
+        "or give the path of a model card ending in .yml, or of a template ending in .json."
     )
 
 
@@ -291,6 +295,8 @@ def get_model_class(name: str) -> type[nn.Module] | None:
     with _classes_lock:
         if name in _classes:
             return _classes[name]
+    if name == TEMPLATE_MODEL:
+        return load_attribute("avex.models.template.model:TemplateModel")  # type: ignore[return-value]
     family = canonical_family(name)
     if family is None:
         return None

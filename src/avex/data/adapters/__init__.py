@@ -1,0 +1,1 @@
+"""Datasets of other packages as clips: alp-data, Hugging Face `datasets`."""
