@@ -116,7 +116,7 @@ def draw(path: Path) -> None:
         )
         axes.set_yticks(rows, [kind.replace("_", " ") for kind in kinds])
         axes.set_title(SETS[name], fontsize=10)
-        axes.set_xlim(0.62, 1.02)
+        axes.set_xlim(0.58, 1.02)
         axes.grid(axis="x", color="#e4e7eb", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     panels[len(panels) // 2].set_xlabel("accuracy out of fold (share of clips), with 95 % bootstrap interval")

@@ -11,7 +11,19 @@ import typer
 
 from avex._core.errors import AvexError, ConfigError, StoreFullError, UnknownNameError
 from avex._core.version import __version__
-from avex.cli import bench, check, cite, describe, doctor, embed, export, list_models, predict, probe
+from avex.cli import (
+    bench,
+    check,
+    cite,
+    describe,
+    doctor,
+    embed,
+    export,
+    list_models,
+    predict,
+    probe,
+    template,
+)
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -35,6 +47,7 @@ app.command("list-models")(list_models.command)
 app.command("describe")(describe.command)
 app.command("check")(check.command)
 app.command("bench", cls=bench.BenchCommand)(bench.command)
+app.add_typer(template.app, name="template")
 app.command("cite")(cite.command)
 app.command("doctor")(doctor.command)
 

@@ -59,6 +59,7 @@ def command(
         ),
     ],
     plugin: o.Plugins = None,
+    trust: o.Trust = False,
     precision: Annotated[
         list[str] | None,
         typer.Option(
@@ -128,6 +129,7 @@ def command(
     if random and download:
         raise ConfigError("--random and --download contradict each other. Leave out one of them.")
     o.import_plugins(plugin)
+    o.trust_models(models, trust)
     from avex.cli.bench_report import BenchReport
     from avex.embedding.throughput import measure, plan_bench
 

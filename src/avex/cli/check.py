@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avex.cli.options import Device, Plugins, import_plugins
+from avex.cli.options import Device, Plugins, Trust, import_plugins, trust_models
 
 if TYPE_CHECKING:
     from avex.models.utils.check import CheckResult
@@ -24,6 +24,7 @@ def command(
         ),
     ] = None,
     plugin: Plugins = None,
+    trust: Trust = False,
     device: Device = None,
 ) -> None:
     """Prove a model: load it, verify the checksum of its file and compare its output with the card's fingerprint.
@@ -37,6 +38,7 @@ def command(
       avex check my_card.yml --plugin my_module
     """
     import_plugins(plugin)
+    trust_models([model], trust)
     from avex.models.utils.check import check_model
 
     result = check_model(model, device, checkpoint)

@@ -25,6 +25,7 @@ def command(
     ],
     model: o.Model = "birdnet",
     plugin: o.Plugins = None,
+    trust: o.Trust = False,
     window: o.Window = None,
     overlap: o.Overlap = 0.0,
     tail: o.TailOption = o.Tail.pad,
@@ -67,8 +68,11 @@ def command(
       avex embed "2024/**/*.flac" notes/manifest.csv -o season.parquet --dtype float16
 
       avex embed recordings/ -m my_card.yml --plugin my_module -o mine.parquet
+
+      avex embed recordings/ -m my_template.json --trust -o mine.parquet
     """
     o.import_plugins(plugin)
+    o.trust_models([model], trust)
     from avex.cli.report import RunView
     from avex.embedding.embed import RunReport, embed
 

@@ -39,10 +39,16 @@ INPUTS_HELP = (
 WINDOWS, RUNNING = "Windows", "Running"
 
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT", help=INPUTS_HELP, show_default=False)]
-Model = Annotated[str, typer.Option("--model", "-m", help="Model name, alias, or a card file (.yml).")]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="Model name, alias, card file (.yml) or template (.json).")
+]
 Plugins = Annotated[
     list[str] | None,
     typer.Option("--plugin", help="Python module or .py file that registers model classes; may be repeated."),
+]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Let a JSON template run its commands; `avex template validate` shows them."),
 ]
 Window = Annotated[
     float | None,
@@ -142,6 +148,20 @@ def window_options(
         channel=channel,
         resampler=resampler.value if resampler else None,
     )
+
+
+def trust_models(models: Sequence[str], trust: bool) -> None:
+    """Allow the JSON templates among the models to run, if the user said `--trust`.
+
+    Raises:
+        UnknownModelError: There is no such model.
+    """
+    if trust:
+        from avex.models.template.trust import trust_card
+        from avex.models.utils.registry import resolve
+
+        for model in models:
+            trust_card(resolve(model))
 
 
 def import_plugins(plugins: Sequence[str] | None) -> None:

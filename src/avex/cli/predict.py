@@ -118,6 +118,7 @@ def command(
         typer.Option("--species-list", help="Text file with one species per line.", rich_help_panel=PLACE),
     ] = None,
     plugin: o.Plugins = None,
+    trust: o.Trust = False,
     window: o.Window = None,
     overlap: o.Overlap = 0.0,
     tail: o.TailOption = o.Tail.pad,
@@ -158,6 +159,7 @@ def command(
       avex predict dawn.wav --species-list my_species.txt --merge-consecutive
     """
     o.import_plugins(plugin)
+    o.trust_models([model], trust)
     from avex.cli.report import RunView
     from avex.detection.predict import DetectionOptions, predict
 

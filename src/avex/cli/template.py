@@ -19,14 +19,19 @@ app = typer.Typer(
 )
 
 File = Annotated[
-    str, typer.Argument(metavar="FILE", help="A JSON file, or a name of `avex template list`.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="FILE", help="A JSON file, or a name of `avex template list`.", show_default=False
+    ),
 ]
 
 
 @app.command("new")
 def new(
     file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.", show_default=False)],
-    sample_rate: Annotated[int, typer.Option("--sample-rate", min=1, help="Rate of the model's audio, Hz.")] = 16000,
+    sample_rate: Annotated[
+        int, typer.Option("--sample-rate", min=1, help="Rate of the model's audio, Hz.")
+    ] = 16000,
     declarative: Annotated[
         bool, typer.Option("--declarative", help="Name a callable and steps; no commands, so no --trust.")
     ] = False,
@@ -74,10 +79,12 @@ def run(
     recording: Annotated[Path, typer.Argument(help="A recording to try it on.", show_default=False)],
     trust: Trust = False,
     install: Annotated[
-        bool, typer.Option("--install", help="Run install_cmds first, in the working directory; needs --trust.")
+        bool,
+        typer.Option("--install", help="Run install_cmds first, in the working directory; needs --trust."),
     ] = False,
     seconds: Annotated[
-        float | None, typer.Option("--seconds", min=0.001, help="Use so much of the start; default: the window, else 10.")
+        float | None,
+        typer.Option("--seconds", min=0.001, help="Use so much of the start; default: the window, else 10."),
     ] = None,
     device: Device = None,
 ) -> None:
@@ -88,7 +95,9 @@ def run(
       avex template run speech/resemblyzer.json recording.wav --trust --install
     """
     if install and not trust:
-        raise typer.BadParameter("install_cmds are shell commands: give --trust, too.", param_hint="--install")
+        raise typer.BadParameter(
+            "install_cmds are shell commands: give --trust, too.", param_hint="--install"
+        )
     from avex.models.template.trial import install_template, try_template
 
     if install:
@@ -98,7 +107,9 @@ def run(
     typer.echo(f"Loaded     in {time.perf_counter() - started - result.seconds:.1f} s")
     typer.echo(f"Audio      {result.audio_seconds:g} s at {result.sample_rate} Hz")
     typer.echo(f"Output     {result.kind}, shape {list(result.shape)} in {result.seconds:.3f} s")
-    typer.echo(f"Embedding  {result.embedding_dim} values, mean {result.mean:.6g}, standard deviation {result.std:.6g}")
+    typer.echo(
+        f"Embedding  {result.embedding_dim} values, mean {result.mean:.6g}, standard deviation {result.std:.6g}"
+    )
 
 
 @app.command("list")
@@ -119,5 +130,7 @@ def list_all(
         return
     from avex.cli.report import render_table
 
-    lines = [(r["name"], f"{r['sample_rate']} Hz", r["tested"], r["license"], ", ".join(r["tasks"])) for r in rows]
+    lines = [
+        (r["name"], f"{r['sample_rate']} Hz", r["tested"], r["license"], ", ".join(r["tasks"])) for r in rows
+    ]
     typer.echo(render_table(("Template", "Sample rate", "Tested with", "Licence", "Tasks"), lines), nl=False)

@@ -2,148 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
+from typing_extensions import Self
 
+from avex.configs.augmentation import Augment, MixupAugment, NoiseAugment, unfold
 from avex.configs.base import BaseCLIConfig
 from avex.configs.data import DatasetCollectionConfig
 from avex.configs.model import ModelSpec
+from avex.configs.training_parts import (
+    CheckpointConfig,
+    ClusteringEvalConfig,
+    ObjectiveConfig,
+    SamplingConfig,
+    SchedulerConfig,
+    TrainingParams,
+)
+
+__all__ = [
+    "CheckpointConfig",
+    "ClusteringEvalConfig",
+    "MixupAugment",
+    "NoiseAugment",
+    "ObjectiveConfig",
+    "RunConfig",
+    "SamplingConfig",
+    "SchedulerConfig",
+    "TrainingParams",
+]
 
 Loss = Literal["cross_entropy", "bce", "contrastive", "clip", "focal"]
 LabelType = Literal["supervised", "text", "self_supervised"]
 _TEXT_LOSSES = ("contrastive", "clip")
-
-
-class TrainingParams(BaseModel):
-    """Numbers of a training run.
-
-    Attributes:
-        train_epochs: Passes over the training data.
-        lr: Learning rate.
-        batch_size: Clips per step and process.
-        optimizer: `adamw`, `adam`, or `adamw8bit` (needs bitsandbytes and CUDA).
-        weight_decay: Of the optimiser.
-        adam_betas: Decay rates of the moments.
-        amp: Automatic mixed precision.
-        amp_dtype: Its type.
-        log_steps: Steps between log lines.
-        gradient_checkpointing: Less memory for more computation.
-        gradient_clip_val: Largest gradient norm; None clips nothing.
-        freeze_backbone_epochs: Epochs in which only the classifier learns.
-        second_stage_lr: Learning rate after these.
-        second_stage_warmup_steps: Steps of warm-up after these.
-        skip_validation: Validate never.
-        warmup_epochs: Epochs of warm-up of a fine-tuned probe.
-        scheduler_type: Learning rate of a probe after the warm-up.
-    """
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
-
-    train_epochs: PositiveInt
-    lr: float = Field(gt=0)
-    batch_size: PositiveInt
-    optimizer: Literal["adamw", "adam", "adamw8bit"] = "adamw"
-    weight_decay: float = Field(default=0.0, ge=0)
-    adam_betas: tuple[float, float] | None = None
-    amp: bool = False
-    amp_dtype: Literal["bf16", "fp16"] = "bf16"
-    log_steps: PositiveInt = 100
-    gradient_checkpointing: bool = False
-    gradient_clip_val: float | None = Field(default=None, ge=0)
-    freeze_backbone_epochs: int = Field(default=0, ge=0)
-    second_stage_lr: float | None = Field(default=None, ge=0)
-    second_stage_warmup_steps: int | None = Field(default=None, ge=0)
-    skip_validation: bool = False
-    warmup_epochs: int = Field(default=5, ge=0)
-    scheduler_type: Literal["none", "cosine", "linear", "step"] = "cosine"
-
-    @field_validator("adam_betas")
-    @classmethod
-    def _decay_rates(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value is not None and not all(0 <= beta < 1 for beta in value):
-            raise ValueError(f"adam_betas are decay rates of at least 0 and below 1, not {list(value)}")
-        return value
-
-
-class SchedulerConfig(BaseModel):
-    """Learning rate over the steps of a training run."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Literal["cosine", "linear", "none"] = "none"
-    warmup_steps: int = Field(default=0, ge=0)
-    min_lr: float = Field(default=0.0, ge=0)
-
-
-class NoiseAugment(BaseModel):
-    """Add noise from recordings.
-
-    Attributes:
-        noise_dirs: Folders of noise recordings.
-        snr_db_range: Lowest and highest signal-to-noise ratio, dB.
-        augmentation_prob: Share of the clips that get noise.
-        mask_signal_prob: Share of these that become noise alone.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    kind: Literal["noise"] = "noise"
-    noise_dirs: list[str] = Field(min_length=1)
-    snr_db_range: tuple[float, float]
-    augmentation_prob: float = Field(ge=0, le=1)
-    mask_signal_prob: float = Field(default=0.0, ge=0, le=1)
-
-    @field_validator("snr_db_range")
-    @classmethod
-    def _in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[0] > value[1]:
-            raise ValueError(f"snr_db_range goes from the lowest to the highest, not {list(value)}")
-        return value
-
-
-class MixupAugment(BaseModel):
-    """Mix clips and their labels.
-
-    Attributes:
-        alpha: Of the Beta distribution of the weights.
-        n_mixup: Clips that are mixed in.
-        augmentation_prob: Share of the clips that are mixed.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    kind: Literal["mixup"] = "mixup"
-    alpha: float = Field(gt=0)
-    n_mixup: PositiveInt = 1
-    augmentation_prob: float = Field(ge=0, le=1)
-
-
-Augment = Annotated[NoiseAugment | MixupAugment, Field(discriminator="kind")]
-_KINDS = ("noise", "mixup")
-
-
-class ClusteringEvalConfig(BaseModel):
-    """Clustering of embeddings during training.
-
-    Attributes:
-        enabled: Do it.
-        frequency: Epochs between.
-        layers: Layers, separated by commas.
-        use_validation_set: On validation rather than training clips.
-        max_samples: At most so many clips.
-        run_before_training: Also before the first epoch.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    enabled: bool = False
-    frequency: PositiveInt = 5
-    layers: str = "last_layer"
-    use_validation_set: bool = True
-    max_samples: int | None = Field(default=None, ge=100)
-    run_before_training: bool = False
 
 
 class RunConfig(BaseCLIConfig):
@@ -175,6 +68,17 @@ class RunConfig(BaseCLIConfig):
         scheduler: Learning rate over the steps.
         clustering_eval: Clustering during training.
         debug_mode: A few batches only.
+        checkpoint_path: Weights to start from, instead of those of `model_spec`.
+        objective: What is learned, beyond `label_type` and `loss_function`.
+        class_weights: Factor on each class in the loss: `balanced` for the inverse of its frequency, or numbers
+            in the order of the label map.
+        sampling: Which clips an epoch takes.
+        checkpoints: When the state is kept.
+        strategy: `ddp` (a copy of the model per process), `fsdp` (a share of it); `auto` is `ddp` where there are
+            several processes.
+        num_devices: Processes per node that are started here; under torchrun or SLURM those decide.
+        num_nodes: Machines.
+        sync_batchnorm: Batch statistics of all processes instead of each one's own.
 
     Raises:
         pydantic.ValidationError: (a `ValueError`) A field is unknown, missing or contradicts another.
@@ -207,6 +111,42 @@ class RunConfig(BaseCLIConfig):
     scheduler: SchedulerConfig = SchedulerConfig()
     clustering_eval: ClusteringEvalConfig | None = None
     debug_mode: bool = False
+    checkpoint_path: str | None = None
+    objective: ObjectiveConfig = ObjectiveConfig()
+    class_weights: Literal["balanced"] | list[float] | None = None
+    sampling: SamplingConfig = SamplingConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    num_devices: PositiveInt = 1
+    num_nodes: PositiveInt = 1
+    sync_batchnorm: bool = False
+
+    @classmethod
+    def from_sources(cls, yaml_file: str | Path, cli_args: Iterable[str] = ()) -> Self:
+        """Read a file and change single values of it; `training.lr` means `training_params.lr`.
+
+        Args:
+            yaml_file: The YAML file.
+            cli_args: Patches such as `training_params.lr=1e-4`.
+
+        Raises:
+            ConfigError: A file is missing or is not YAML, a patch leads nowhere, or a value is wrong.
+        """
+        patches = [patch.removeprefix("--") for patch in cli_args]
+        long = [
+            f"training_params.{patch.removeprefix('training.')}" if patch.startswith("training.") else patch
+            for patch in patches
+        ]
+        return super().from_sources(yaml_file, long)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _documented_alias(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "training" not in data:
+            return data
+        if "training_params" in data:
+            raise ValueError("'training' and 'training_params' are one thing: give training_params only")
+        return {"training_params": data["training"]} | {k: v for k, v in data.items() if k != "training"}
 
     @field_validator("loss_function", mode="before")
     @classmethod
@@ -216,13 +156,13 @@ class RunConfig(BaseCLIConfig):
     @field_validator("augmentations", mode="before")
     @classmethod
     def _kind_as_key(cls, value: Any) -> Any:
-        if not isinstance(value, list):
-            return value
-        return [_unfold(item) for item in value]
+        return [unfold(item) for item in value] if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _agree(self) -> RunConfig:
+        _check_stages(self.training_params, self.strategy)
         if self.label_type == "self_supervised":
+            _check_self_supervised(self)
             return self
         if self.multilabel and self.loss_function not in ("bce", "focal"):
             raise ValueError(
@@ -233,17 +173,44 @@ class RunConfig(BaseCLIConfig):
             raise ValueError(
                 f"loss_function='{self.loss_function}' compares sound with text: set label_type='text'"
             )
-        if self.label_type == "text" and self.loss_function not in _TEXT_LOSSES:
-            raise ValueError(
-                f"label_type='text' needs loss_function 'contrastive' or 'clip', not '{self.loss_function}'"
-            )
+        if self.label_type == "text":
+            _check_text(self)
         return self
 
 
-def _unfold(item: Any) -> Any:
-    """`{noise: {...}}` means `{kind: noise, ...}`."""
-    if isinstance(item, Mapping) and len(item) == 1:
-        kind, fields = next(iter(item.items()))
-        if kind in _KINDS and isinstance(fields, Mapping):
-            return {"kind": kind, **fields}
-    return item
+def _check_stages(params: TrainingParams, strategy: str) -> None:
+    frozen = params.freeze_backbone_epochs
+    if not frozen and (params.second_stage_lr is not None or params.second_stage_warmup_steps is not None):
+        raise ValueError(
+            "second_stage_lr and second_stage_warmup_steps are of the stage after freeze_backbone_epochs, which is 0"
+        )
+    if frozen >= params.train_epochs and frozen:
+        raise ValueError(
+            f"freeze_backbone_epochs={frozen} leaves nothing of train_epochs={params.train_epochs} for the backbone"
+        )
+    if frozen and params.lora_rank is not None:
+        raise ValueError("lora_rank keeps the backbone frozen for good: leave freeze_backbone_epochs at 0")
+    if frozen and strategy == "fsdp":
+        raise ValueError("strategy='fsdp' cannot unfreeze a backbone: use 'ddp', or freeze_backbone_epochs=0")
+
+
+def _check_self_supervised(config: RunConfig) -> None:
+    if config.training_params.freeze_backbone_epochs:
+        raise ValueError(
+            "self-supervised training has no classifier to train alone: freeze_backbone_epochs=0"
+        )
+    if config.class_weights is not None or config.sampling.balanced:
+        raise ValueError(
+            "self-supervised training uses no classes: leave out class_weights and sampling.balanced"
+        )
+
+
+def _check_text(config: RunConfig) -> None:
+    if config.loss_function not in _TEXT_LOSSES:
+        raise ValueError(
+            f"label_type='text' needs loss_function 'contrastive' or 'clip', not '{config.loss_function}'"
+        )
+    if any(isinstance(item, MixupAugment) for item in config.augmentations):
+        raise ValueError("mixup mixes labels, and label_type='text' has none: leave mixup out")
+    if config.class_weights is not None or config.sampling.balanced:
+        raise ValueError("label_type='text' has no classes: leave out class_weights and sampling.balanced")

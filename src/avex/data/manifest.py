@@ -75,7 +75,9 @@ def clips_from_rows(
     """Make clips of rows, as `read_manifest` does; `source` is the name in messages."""
     rows = list(rows)
     columns = dict.fromkeys(name for row in rows for name in row.values)
-    where = _find(columns, (path_column,) if path_column else RECORDING_COLUMNS, source, "recordings")
+    where = _find(
+        columns, (path_column,) if path_column else (*RECORDING_COLUMNS, "local_path"), source, "recordings"
+    )
     if label_column is not None:
         _find(columns, (label_column,), source, "labels")
     labels = label_column or next((name for name in LABEL_COLUMNS if name in columns), None)

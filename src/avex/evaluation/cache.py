@@ -1,9 +1,10 @@
 """Embeddings of clips on disk, computed once: by content, in parts, safe against a crash, shared by experiments.
 
 An entry is a folder, named after a sha256 of everything that determines the numbers: model, weights, windows,
-pooling, precision, and the stretches of audio with the sizes and times of change of their files. In it each layer has
-a folder with a safetensors file for every 64 clips, written beside its place and renamed in one step. What is there is
-whole; what is not there is computed. Nothing is ever taken for something else: another checkpoint is another entry.
+pooling, precision, and the stretches of audio with the sizes and times of change of their files. In it each
+layer has a folder with a safetensors file for every 64 clips, written beside its place and renamed in one
+step. What is there is whole; what is not there is computed. Nothing is ever taken for something else: another
+checkpoint is another entry.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Clips through a model: every layer that is wanted, from one forward pass.
 
-A clip is cut into windows of the model's own length, if it has one. Networks that hear a fixed window only (BirdNET,
-Perch) get a window every third of its length, others one after the other; a last window is moved back so that it ends
-with the clip. An embedding is the mean over the windows. A clip that is shorter than a window is padded with zeros for
-networks with a fixed window and runs at its own length in others; below half a second it is padded there too. Only
-windows of one length share a batch, so that what a clip gives does not depend on its neighbours.
+A clip is cut into windows of the model's own length, if it has one. Networks that hear a fixed window only
+(BirdNET, Perch) get a window every third of its length, others one after the other; a last window is moved
+back so that it ends with the clip. An embedding is the mean over the windows. A clip that is shorter than a
+window is padded with zeros for networks with a fixed window and runs at its own length in others; below half
+a second it is padded there too. Only windows of one length share a batch, so that what a clip gives does not
+depend on its neighbours.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def predict_weighted(task: Task, layers: Floats, seed: int) -> tuple[Predictions
         model = _fit(train, truth, strength, targets.task == "single-label")
         shares.append(model.shares())
         logits = model.logits(torch.from_numpy(layers[round_.test])).numpy()
-        rows = [place[int(clip)] for clip in round_.test]
+        rows = np.array([place[int(clip)] for clip in round_.test])
         table[np.ix_(rows, known)] = probabilities(logits, targets.task)
     found = Predictions(first.clips, table, first.rounds, first.strengths)
     return found, [float(value) for value in np.mean(shares, axis=0)]

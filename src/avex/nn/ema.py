@@ -61,15 +61,15 @@ class EmaTeacher(nn.Module):
             raise ConfigError(f"The decay of a moving average must lie in [0, 1], not {decay}.")
         for own, other in zip(self.network.parameters(), network.parameters(), strict=True):
             own.lerp_(other.detach().to(own), 1.0 - decay)
-        for own, other in zip(self.network.buffers(), network.buffers(), strict=True):
-            if own.shape == other.shape:  # caches of positions grow with what was seen
-                own.copy_(other)
+        for kept, seen in zip(self.network.buffers(), network.buffers(), strict=True):
+            if kept.shape == seen.shape:  # caches of positions grow with what was seen
+                kept.copy_(seen)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EmaTeacher:
         super()._apply(fn, recurse)
         for parameter in self.network.parameters():
             if parameter.is_floating_point() and parameter.dtype != torch.float32:
-                parameter.data = parameter.data.float()
+                parameter.data = parameter.detach().float()
         return self
 
     def forward(self, *args: object, **kwargs: object) -> object:

@@ -121,8 +121,9 @@ class Outcome:
 
 def run_mode(mode: str, context: Context) -> Outcome:
     """Run a mode."""
-    run: Callable[[Context], Outcome] = load_attribute(MODES[mode])
-    return run(context)
+    run: Any = load_attribute(MODES[mode])
+    found: Outcome = run(context)
+    return found
 
 
 def not_applicable(mode: str, task: Task) -> str | None:

@@ -20,7 +20,8 @@ _MOST_RESAMPLES = 200
 def run(context: Context) -> Outcome:
     """Cluster the clips that are tested by the last layer chosen.
 
-    The intervals of ARI and NMI are of clips drawn anew with the clusters that were found, without clustering again.
+    The intervals of ARI and NMI are of clips drawn anew with the clusters that were found, without clustering
+    again.
     """
     task = context.task
     tested = task.tested()

@@ -27,8 +27,8 @@ _T_MANY = 2.0
 def run(context: Context) -> Outcome:
     """Draw n clips of each class `seeds` times; the interval is that of the mean over the draws.
 
-    A class with fewer training clips gives all of them. The probe is linear, with a fixed regularisation, on the last
-    layer chosen.
+    A class with fewer training clips gives all of them. The probe is linear, with a fixed regularisation, on
+    the last layer chosen.
     """
     settings = context.config.few_shot
     x = context.stored().vectors(context.layers[-1])

@@ -17,8 +17,8 @@ MAIN = "retrieval_roc_auc"
 def run(context: Context) -> Outcome:
     """Search with the embeddings of the last layer chosen.
 
-    `test_vs_test` searches the test clips for each other; `train_vs_test` searches the test clips with each training
-    clip, as in earlier versions. Where there are folds, each clip searches the other folds.
+    `test_vs_test` searches the test clips for each other; `train_vs_test` searches the test clips with each
+    training clip, as in earlier versions. Where there are folds, each clip searches the other folds.
     """
     task = context.task
     x, y = context.stored().vectors(context.layers[-1]), task.targets().values

@@ -1,4 +1,4 @@
-"""What only the pre-training of Bird-MAE needs: the encoder of visible patches, the decoder, the patches as targets."""
+"""What only the pre-training of Bird-MAE needs: encoding of visible patches, a decoder, patches as targets."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class WindowedBlock(nn.Module):
         real = functional.pad(tokens.new_ones(1, rows, columns, dtype=torch.bool), pads)
         windows, high, wide = self._split(padded), padded.shape[1] // size, padded.shape[2] // size
         keep = self._split(real.unsqueeze(-1)).squeeze(-1).repeat(len(tokens), 1)
-        out = self.block(windows, None if bool(sum(pads) == 0) else keep)
+        out = self.block(windows, keep if any(pads) else None)
         out = out.unflatten(0, (-1, high, wide)).unflatten(3, (size, size)).transpose(2, 3)
         whole = out.flatten(3, 4).flatten(1, 2)
         return whole[:, before : before + rows, before : before + columns].flatten(1, 2)
@@ -122,7 +122,9 @@ class MaeDecoder(nn.Module):
         width, heads = config.decoder_dim, config.decoder_heads
         self.embed = Linear(dim, width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
-        self.register_buffer("positions", sincos_2d(width, TIME_STEPS, FREQ_BINS).unsqueeze(0), persistent=False)
+        self.register_buffer(
+            "positions", sincos_2d(width, TIME_STEPS, FREQ_BINS).unsqueeze(0), persistent=False
+        )
         self.local = config.decoder == "local"
         if self.local:
             shifts = [(i % 2) * (config.window // 2) for i in range(config.decoder_layers)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -65,7 +66,9 @@ class EatPretrainingConfig:
         if self.clones < 1 or self.top_k < 1 or self.decoder_layers < 1:
             raise ConfigError("EAT pre-training needs clones, top_k and decoder_layers of at least 1.")
         if self.decoder_kernel % 2 == 0:
-            raise ConfigError(f"decoder_kernel must be odd, not {self.decoder_kernel}: the grid keeps its size.")
+            raise ConfigError(
+                f"decoder_kernel must be odd, not {self.decoder_kernel}: the grid keeps its size."
+            )
 
 
 class EatDecoder(nn.Module):
@@ -83,15 +86,15 @@ class EatDecoder(nn.Module):
         super().__init__()
         if dim % config.decoder_groups or config.decoder_dim % config.decoder_groups:
             raise ConfigError(
-                f"decoder_groups={config.decoder_groups} must divide decoder_dim={config.decoder_dim} and tokens of "
-                f"length {dim}."
+                f"decoder_groups={config.decoder_groups} must divide decoder_dim={config.decoder_dim} "
+                f"and tokens of length {dim}."
             )
         widths = [dim] + [config.decoder_dim] * config.decoder_layers
         self.convs = nn.ModuleList(
             nn.Conv2d(
                 a, b, config.decoder_kernel, padding=config.decoder_kernel // 2, groups=config.decoder_groups
             )
-            for a, b in zip(widths, widths[1:], strict=False)
+            for a, b in itertools.pairwise(widths)
         )
         self.proj = nn.Linear(config.decoder_dim, dim)
 

@@ -107,7 +107,6 @@ def template_card(path: str | Path) -> ModelCard:
         model_spec=spec,
         description=f"JSON template: {', '.join(template['downstream_tasks'])}",
         license=template.get("license"),
-        license_note=" ".join(template.get("notes", ())) or None,
         paper=template["references"][0],
         citation=f"{', '.join(template['authors'])}. {' '.join(template['references'])}",
     )

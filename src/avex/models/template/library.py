@@ -41,7 +41,7 @@ def skeleton(sample_rate: int = 16000, declarative: bool = False) -> dict[str, A
         >>> skeleton()["in_shape"]
         2
     """
-    own = dict(_DECLARED) if declarative else dict(_COMMANDS)
+    own: dict[str, Any] = dict(_DECLARED) if declarative else dict(_COMMANDS)
     if declarative:
         own["entry_kwargs"] = {"in_features": sample_rate, "out_features": 8}
     return {
@@ -55,7 +55,9 @@ def skeleton(sample_rate: int = 16000, declarative: bool = False) -> dict[str, A
         "sample_rate": sample_rate,
         "in_shape": 2,
         "window_seconds": 1,
-        **{key: value for key, value in own.items() if key not in ("requires", "install_cmds", "import_cmds")},
+        **{
+            key: value for key, value in own.items() if key not in ("requires", "install_cmds", "import_cmds")
+        },
     }
 
 

@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from avex._core.errors import ConfigError
-from avex.audio import read, resample
-from avex.models.template.cards import TEMPLATE_MODEL, avex_errors, read_template, template_card
+from avex.audio import read
+from avex.models.template.cards import avex_errors, read_template, template_card
 from avex.models.template.model import TemplateModel
-from avex.models.template.trust import is_trusted, trust_template
+from avex.models.template.trust import trust_template
 from deep_audio_embedding import install_dependencies
 
 _DEFAULT_SECONDS = 10.0
@@ -67,7 +67,8 @@ def try_template(
 
     Args:
         path: A template, as `load_model` takes it.
-        recording: Any recording; channels are averaged, other rates resampled.
+        recording: Any recording; channels are averaged, other rates resampled. One shorter than the template's
+            window gets silence at its end.
         trust: Allow its commands.
         seconds: How much of the recording; None takes the template's window, else 10 s.
         device: Where to run.
@@ -83,12 +84,11 @@ def try_template(
     audio_config = card.model_spec.audio_config
     assert audio_config is not None
     length = seconds or audio_config.target_length_seconds or _DEFAULT_SECONDS
-    samples, rate = read(recording, end_s=length)
-    waveform = resample(samples.mean(0), rate, audio_config.sample_rate)
-    wanted = round(length * audio_config.sample_rate)
-    if audio_config.target_length_seconds is not None and len(waveform) < wanted:
-        raise ConfigError(f"'{recording}' is shorter than the {length:g} s that the template takes.")
-    model = TemplateModel(path, device or "cpu", audio_config)
+    waveform, rate = read(recording, end_s=length, sample_rate=audio_config.sample_rate)
+    wanted = round(length * rate)
+    if audio_config.target_length_seconds is not None:  # as `avex embed` does with the end of a recording
+        waveform = np.pad(waveform, (0, max(wanted - len(waveform), 0)))
+    model = TemplateModel(str(path), device or "cpu", audio_config)
     x = torch.from_numpy(waveform[None, :wanted].copy()).to(model.device)
     started = time.perf_counter()
     with torch.inference_mode():
@@ -96,8 +96,8 @@ def try_template(
     took = time.perf_counter() - started
     pooled = features.pooled()[0]
     return Trial(
-        audio_config.sample_rate,
-        x.shape[1] / audio_config.sample_rate,
+        rate,
+        x.shape[1] / rate,
         features.layout.kind,
         tuple(features.values.shape),
         len(pooled),

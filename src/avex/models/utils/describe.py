@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from avex.configs import AudioConfig, ModelCard
+from avex.models.template.cards import TEMPLATE_MODEL
 from avex.models.utils.families import FAMILIES, canonical_family
 from avex.models.utils.registry import (
     card_names,
@@ -114,7 +115,7 @@ def describe_model(name: str, verbose: bool = False) -> dict[str, Any]:
         "device": spec.device,
         "has_audio_config": spec.audio_config is not None,
         "has_trained_classifier": card.has_trained_classifier,
-        "available": family in list_model_classes(),
+        "available": family == TEMPLATE_MODEL or family in list_model_classes(),
         "padding_rule": padding_rule(card),
         **card.model_dump(exclude={"name", "model_spec"}),
     }
@@ -153,7 +154,7 @@ def format_description(card: ModelCard, source: str | None = None) -> str:
             "Options",
             ", ".join(f"{k}={v}" for k, v in sorted(spec.family_options().items()) if k != "init_config"),
         ),
-        ("Weights", card.checkpoint_path or "none: give checkpoint_path"),
+        ("Weights", card.checkpoint_path or _no_weights(card)),
         ("sha256", card.sha256 or ("not published" if card.checkpoint_path else "")),
         ("Labels", card.class_mapping_path or ""),
         ("Licence", card.license or "unknown"),
@@ -162,10 +163,17 @@ def format_description(card: ModelCard, source: str | None = None) -> str:
     ]
     lines = [f"{title:<14}{' '.join(text.split())}" for title, text in rows if text]
     if not planned:
+        option = "trust=True" if spec.name == TEMPLATE_MODEL else 'device="cpu"'
         lines.append(
-            f'\n  from avex import load_model\n  model = load_model("{source or card.name}", device="cpu")\n'
+            f'\n  from avex import load_model\n  model = load_model("{source or card.name}", {option})\n'
         )
     return "\n".join(lines)
+
+
+def _no_weights(card: ModelCard) -> str:
+    if card.model_spec.name == TEMPLATE_MODEL:
+        return "whatever the template loads: `avex template validate` shows it"
+    return "none: give checkpoint_path"
 
 
 def padding_rule(card: ModelCard) -> str | None:
@@ -177,8 +185,8 @@ def padding_rule(card: ModelCard) -> str | None:
 
 
 def _file(model: str) -> str | None:
-    """The name itself if it is that of a card file."""
-    return model if model.lower().endswith((".yml", ".yaml")) else None
+    """The name itself if it is that of a card file or a template."""
+    return model if model.lower().endswith((".yml", ".yaml", ".json")) else None
 
 
 def cite_model(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +66,15 @@ class Objective(nn.Module):
                 names is read.
         """
         raise NotImplementedError
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Do what must be done once before the first step, such as finding the targets of HuBERT.
+
+        Every process calls it, also after a checkpoint was loaded: what is there already stays.
+
+        Args:
+            batches: Batches of the training data; as many are read as are needed, often none.
+        """
 
     def after_step(self, step: int, total_steps: int) -> None:
         """Do what follows an optimiser step.

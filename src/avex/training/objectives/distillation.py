@@ -20,8 +20,8 @@ What = Literal["embedding", "sequence"]
 class DistillationObjective(Objective):
     """Make a student's features, mapped linearly, equal to a teacher's.
 
-    Teacher features are layer-normalised for `mse` and `smooth_l1`, so that channels of large values do not outweigh
-    the rest. Time steps are interpolated where the two count them differently.
+    Teacher features are layer-normalised for `mse` and `smooth_l1`, so that channels of large values do not
+    outweigh the rest. Time steps are interpolated where the two count them differently.
 
     Args:
         model: The student.

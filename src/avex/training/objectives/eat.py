@@ -34,9 +34,9 @@ from avex.training.objectives.base import (
 class EatObjective(Objective):
     """Utterance and frame objective of EAT.
 
-    A teacher, the moving average of the student, hears the whole clip. The student sees a fifth of its patches, under
-    several masks at once. A decoder guesses the teacher's features of the hidden patches; the student's CLS token
-    guesses their mean. Both losses are means of squared differences per channel.
+    A teacher, the moving average of the student, hears the whole clip. The student sees a fifth of its patches,
+    under several masks at once. A decoder guesses the teacher's features of the hidden patches; the student's CLS
+    token guesses their mean. Both losses are means of squared differences per channel.
 
     Args:
         model: An `Eat`, best without classifier and without `head_norm`.
@@ -74,6 +74,9 @@ class EatObjective(Objective):
             raise ConfigError("EAT is pre-trained without a classifier: pass return_features_only=True.")
         super().__init__(model)
         self.config = config or EatPretrainingConfig()
+        if self.model.config.head_norm:
+            # It would be a parameter without gradient, which data parallelism refuses.
+            self.model.backbone.fc_norm.requires_grad_(False)
         self.generator = generator
         self.teacher = EmaTeacher(self.model.backbone)
         self.decoder = EatDecoder(self.model.config.embed_dim, self.config).to(model.device)

@@ -45,8 +45,8 @@ def gather_with_gradient(x: Tensor) -> Tensor:
     counts = [int(size) for size in sizes]
     if len(set(counts)) > 1:
         raise ConfigError(
-            f"The processes have batches of {', '.join(map(str, counts))} clips; a contrastive loss needs equal ones. "
-            "Drop the last, incomplete batch."
+            f"The processes have batches of {', '.join(map(str, counts))} clips; a contrastive loss needs "
+            "equal ones. Drop the last, incomplete batch."
         )
     return cast(Tensor, _Gather.apply(x))
 
@@ -56,6 +56,14 @@ def sum_over_processes(x: Tensor) -> Tensor:
     if world()[1] > 1:
         x = x.detach().clone()
         dist.all_reduce(x)
+    return x
+
+
+def copy_of_first(x: Tensor) -> Tensor:
+    """The tensor of the first process, in all of them."""
+    if world()[1] > 1:
+        x = x.detach().clone()
+        dist.broadcast(x, src=0)
     return x
 
 

@@ -71,9 +71,7 @@ class MaeObjective(Objective):
         """Loss of `raw_wav` (B, S); padding is heard as silence."""
         frames, _ = self.model.frontend(waveform_of(batch)[0])
         target = patches_of(frames, normalise=self.config.normalise_patches)
-        mask = random_mask(
-            len(frames), target.shape[1], self.config.mask_ratio, generator=self.generator
-        )
+        mask = random_mask(len(frames), target.shape[1], self.config.mask_ratio, generator=self.generator)
         places, mask = visible_places(mask).to(frames.device), mask.to(frames.device)
         tokens = encode_visible(self.model.backbone, frames, places)
         guess = self.decoder(tokens[:, 1:], places).float()

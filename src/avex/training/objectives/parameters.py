@@ -55,7 +55,9 @@ def parameter_groups(
     if not groups:
         raise ConfigError("There is nothing to train: every parameter is frozen.")
     return [
-        _group(parameters, lr, (layer_decay or 1.0) ** (top - depth), 0.0 if vector else weight_decay, depth, top)
+        _group(
+            parameters, lr, (layer_decay or 1.0) ** (top - depth), 0.0 if vector else weight_decay, depth, top
+        )
         for (depth, vector), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
 

@@ -47,7 +47,9 @@ class SupervisedObjective(Objective):
     ) -> None:
         super().__init__(model)
         if model.return_features_only:
-            raise ConfigError("Supervised training needs a classifier: build the model with num_classes=... .")
+            raise ConfigError(
+                "Supervised training needs a classifier: build the model with num_classes=... ."
+            )
         self.loss = ClassificationLoss(
             loss,
             label_smoothing=label_smoothing,

@@ -1,0 +1,86 @@
+"""Which model an experiment means, before and after it is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avex._core.errors import ConfigError
+from avex.configs import ModelCard, ModelSpec
+from avex.configs.evaluation import ExperimentConfig
+from avex.io import sha256_of
+from avex.models.base_model import ModelBase
+from avex.models.utils.load import LoadRequest, load_card
+from avex.models.utils.registry import resolve
+
+# What a card says about itself, without any part in the numbers.
+_PROSE = {"description", "license", "license_note", "paper", "citation", "aliases", "fingerprint"}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that can be loaded.
+
+    Attributes:
+        card: The card, with the experiment's changes.
+        checkpoint_path: Weights instead of the card's.
+        device: Where to put it.
+        seed: Of weights that no checkpoint gives.
+    """
+
+    card: ModelCard
+    checkpoint_path: str | None
+    device: str
+    seed: int
+
+    @classmethod
+    def of(cls, experiment: ExperimentConfig, device: str, seed: int) -> ModelSource:
+        """The model of an experiment.
+
+        Raises:
+            UnknownModelError: There is no such model.
+        """
+        spec = experiment.spec()
+        card = resolve(experiment.model) if spec is None else resolve(spec)  # type: ignore[arg-type]
+        if spec is None and experiment.model_spec:
+            changed = {**card.model_spec.model_dump(exclude_unset=True), **experiment.model_spec}
+            card = card.model_copy(update={"model_spec": ModelSpec.model_validate(changed)})
+        if not experiment.pretrained and experiment.checkpoint_path is None:
+            plain = card.model_spec.model_copy(update={"pretrained": False})
+            nothing = {"checkpoint_path": None, "sha256": None, "model_spec": plain}
+            card = card.model_copy(update=nothing)
+        return cls(card, experiment.checkpoint_path, device, seed)
+
+    def describe(self) -> dict[str, Any]:
+        """All that determines the model, as JSON values, without loading it: part of the identity of results.
+
+        A local checkpoint counts by its content, a card's by its address and checksum.
+        """
+        card = self.card.model_dump(mode="json", exclude=_PROSE)
+        path = self.checkpoint_path or self.card.checkpoint_path
+        local = path is not None and "://" not in path and Path(path).is_file()
+        content = sha256_of(path) if local and path is not None else None
+        random = {"seed": self.seed} if path is None else {}
+        return {"card": card, "checkpoint_path": None if content else path, "sha256": content, **random}
+
+    def load(self) -> ModelBase:
+        """Load it, in eval mode, on its device.
+
+        Raises:
+            ConfigError: The model cannot be evaluated.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            request = LoadRequest(
+                device=self.device, checkpoint_path=self.checkpoint_path, return_features_only=True
+            )
+            model = load_card(self.card, request)
+        if not isinstance(model, ModelBase):
+            raise ConfigError(
+                f"Model '{self.card.name}' is a {type(model).__name__}; to evaluate it, derive it from "
+                "avex.models.base_model.ModelBase."
+            )
+        return model.eval()
