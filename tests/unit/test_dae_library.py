@@ -191,20 +191,20 @@ def test_crepe_hears_the_pitch_of_a_tone(packages, monkeypatch):
     # torchcrepe reads files with torchaudio, which is not needed here and has no build beside torch for CPUs.
     if not available("torchaudio"):
         monkeypatch.setitem(sys.modules, "torchaudio", types.ModuleType("torchaudio"))
-    time = torch.arange(16000) / 16000
+    time = torch.arange(4800) / 16000
     x = torch.stack([torch.sin(2 * torch.pi * hertz * time) for hertz in (440.0, 220.0)])
     template = dae.load_model_dict(packages)
     y = run(template, x)
-    assert y.shape == (2, 101, 2048)
+    assert y.shape == (2, 31, 2048)
     import torchcrepe
 
     network = torchcrepe.infer.model
     for clip, hertz in zip(y, (440.0, 220.0), strict=True):
         with torch.no_grad():
-            last = network.layer(clip.reshape(101, -1, 32, 1).transpose(2, 2), network.conv6, network.conv6_BN)
+            last = network.layer(clip.reshape(31, -1, 32, 1), network.conv6, network.conv6_BN)
             scores = network.classifier(last.permute(0, 2, 1, 3).reshape(-1, network.in_features))
         # Bins of 20 cents, the first at 1997.3794 cents above 10 Hz (the paper, section 2).
-        heard = 10 * 2 ** ((scores[10:90].argmax(1) * 20 + 1997.3794) / 1200)
+        heard = 10 * 2 ** ((scores[5:25].argmax(1) * 20 + 1997.3794) / 1200)
         assert (heard / hertz - 1).abs().max() < 0.02
 
 
@@ -244,9 +244,6 @@ def test_they_agree_with_the_cards(name):
     assert template["license"] == card.license
 
 
-TRANSFORMER = "({config}(num_hidden_layers=1)).eval()"
-
-
 def _transformer(hub: str, cls: str) -> list[tuple[str, str]]:
     return [
         (f"AutoFeatureExtractor.from_pretrained('{hub}')", "transformers.Wav2Vec2FeatureExtractor()"),
@@ -265,7 +262,7 @@ OTHERS = {
         [
             (
                 "torchopenl3.core.load_audio_embedding_model('mel256', 'music', 512)",
-                "torchopenl3.models.PytorchOpenl3('mel256', 512, 'music').eval()",
+                "torchopenl3.models.PytorchOpenl3(input_repr='mel256', embedding_size=512, content_type='music').eval()",
             )
         ],
         2,
@@ -298,9 +295,10 @@ def test_templates_that_use_other_packages(name, monkeypatch):
     package, changes, seconds, shape = OTHERS[name]
     if folder := os.environ.get("AVEX_TEST_PACKAGES"):
         monkeypatch.syspath_prepend(folder)
-    pytest.importorskip(package, reason=f"{package} is not installed", exc_type=ImportError) if (
-        package != "encodec"
-    ) else _encodec(monkeypatch)
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed (AVEX_TEST_PACKAGES names no folder that holds it)")
+    if package == "encodec" and not available("torchaudio"):  # encodec reads files with it
+        monkeypatch.setitem(sys.modules, "torchaudio", types.ModuleType("torchaudio"))
     template = edited(name, *changes)
     x = sound(seconds, template["sample_rate"])
     y = run(template, x if template["in_shape"] == 2 else x[:, None])
@@ -308,10 +306,3 @@ def test_templates_that_use_other_packages(name, monkeypatch):
     assert torch.as_tensor(y).isfinite().all()
     if rate := template.get("frame_rate"):
         assert shape[0] == pytest.approx(rate * seconds, abs=1.1)
-
-
-def _encodec(monkeypatch) -> None:
-    if importlib.util.find_spec("encodec") is None:
-        pytest.skip("encodec is not installed")
-    if not available("torchaudio"):  # encodec reads files with it
-        monkeypatch.setitem(sys.modules, "torchaudio", types.ModuleType("torchaudio"))

@@ -133,9 +133,11 @@ def test_a_teacher_follows_and_nothing_else_moves_it():
     for old, new in zip(before, teacher.parameters(), strict=True):
         assert torch.allclose(new, old + 0.1, atol=1e-6)
     assert (teacher.network[1].running_mean == 7.0).all()
-    owner = nn.ModuleList([teacher]).train().requires_grad_(True)
+    owner = nn.ModuleList([teacher]).train()
+    assert owner.training
     assert not any(module.training for module in teacher.modules())
-    assert not any(p.requires_grad for p in owner.parameters())
+    assert not any(p.requires_grad for p in teacher.parameters())
+    assert not teacher(torch.randn(2, 3, requires_grad=True)).requires_grad
 
 
 def test_a_teacher_stays_in_float32():

@@ -142,7 +142,13 @@ def test_files_that_are_not_label_files(tmp_path: Path) -> None:
         ("eurbla", ("", "eurbla")),
         ("Eurasian Blackbird", ("", "Eurasian Blackbird")),
         ("_Dog", ("", "Dog")),
-        ("a_b_c", ("a", "b_c")),
+        ("A_B_c", ("A", "B_c")),
+        ("chirping_birds", ("", "chirping_birds")),
+        (
+            "Ochthoeca oenanthoides_d'Orbigny's Chat-Tyrant",
+            ("Ochthoeca oenanthoides", "d'Orbigny's Chat-Tyrant"),
+        ),
+        ("Drepanis coccinea_ʻIʻiwi", ("Drepanis coccinea", "ʻIʻiwi")),
     ],
 )
 def test_split_label(label: str, parts: tuple[str, str]) -> None:

@@ -13,8 +13,10 @@ from avex._core.errors import AvexError, ConfigError, StoreFullError, UnknownNam
 from avex._core.version import __version__
 from avex.cli import (
     bench,
+    benchmark,
     check,
     cite,
+    datasets,
     describe,
     doctor,
     embed,
@@ -48,6 +50,8 @@ app.command("describe")(describe.command)
 app.command("check")(check.command)
 app.command("bench", cls=bench.BenchCommand)(bench.command)
 app.add_typer(template.app, name="template")
+app.add_typer(datasets.app, name="datasets")
+app.add_typer(benchmark.app, name="benchmark")
 app.command("cite")(cite.command)
 app.command("doctor")(doctor.command)
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from avex._core.errors import AudioError, ConfigError
 from avex.data.clips import Clip
 from avex.data.encoder import LabelEncoder
+from avex.data.grouping import group_numbers
 from avex.data.splits import Split, check_leakage
 from avex.data.tasks import Task as OpenedTask
 from avex.training.probes.targets import Targets
@@ -98,7 +99,7 @@ class Task:
         return cls(
             name=opened.name,
             clips=opened.clips,
-            parts=tuple([*parts, *(str(clip.fold) for clip in opened.folds)]),
+            parts=(*parts, *(str(clip.fold) for clip in opened.folds)),
             encoder=opened.encoder,
             folds=bool(opened.folds),
             metrics=opened.metrics,
@@ -108,8 +109,9 @@ class Task:
         )
 
     def _check_leakage(self) -> None:
+        groups = self.groups
         for round_ in self.rounds():
-            check_leakage(Split(round_.train, round_.validation, round_.test), self.groups)
+            check_leakage(Split(round_.train, round_.validation, round_.test), groups)
 
     @property
     def multi_label(self) -> bool:
@@ -123,8 +125,8 @@ class Task:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """(N) what must stay on one side: the clip's group, else its recording."""
-        return tuple(clip.group if clip.group is not None else clip.path.as_posix() for clip in self.clips)
+        """(N) what must stay on one side: clips of one recording or one group have the same."""
+        return tuple(str(number) for number in group_numbers(self.clips))
 
     def targets(self) -> Targets:
         """What the clips are, as numbers."""

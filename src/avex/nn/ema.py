@@ -42,10 +42,6 @@ class EmaTeacher(nn.Module):
         """Stay in eval mode: targets do not depend on dropout."""
         return super().train(False)
 
-    def requires_grad_(self, requires_grad: bool = True) -> EmaTeacher:
-        """Stay without gradients, also where the owner unfreezes all its parts."""
-        return super().requires_grad_(False)
-
     @torch.no_grad()
     def update(self, network: nn.Module, decay: float) -> None:
         """Move every weight: `decay` of the old value and `1 - decay` of the network's; buffers are copied.

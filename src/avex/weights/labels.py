@@ -135,8 +135,9 @@ class LabelMap(dict[str, Any]):
 def split_label(label: str) -> tuple[str, str]:
     """Split a BirdNET-style label into scientific and common name.
 
-    Without an underscore, a label that is spelled like a Latin binomial is taken for the scientific name, which
-    can be wrong ("Power tools"), and anything else for the common name; the other one is empty.
+    Such a label does not begin with a small letter. Anything else, such as "chirping_birds", is one name: the
+    scientific one if it is spelled like a Latin binomial, which can be wrong ("Power tools"), or else the common
+    one; the other is empty.
 
     Example:
         >>> split_label("Turdus merula_Eurasian Blackbird")
@@ -145,8 +146,9 @@ def split_label(label: str) -> tuple[str, str]:
         (('Turdus merula', ''), ('', 'Rain'))
     """
     scientific, underscore, common = label.partition("_")
-    if underscore:
-        return scientific.strip(), common.strip()
+    scientific, common = scientific.strip(), common.strip()
+    if underscore and not scientific[:1].islower():
+        return scientific, common
     return (label.strip(), "") if _BINOMIAL.fullmatch(label.strip()) else ("", label.strip())
 
 

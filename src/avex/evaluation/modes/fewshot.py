@@ -27,8 +27,8 @@ _T_MANY = 2.0
 def run(context: Context) -> Outcome:
     """Draw n clips of each class `seeds` times; the interval is that of the mean over the draws.
 
-    A class with fewer training clips gives all of them. The probe is linear, with a fixed regularisation, on
-    the last layer chosen.
+    A class with fewer training clips gives all of them; numbers that no class has are left out. The probe is
+    linear, with a fixed regularisation, on the last layer chosen.
     """
     settings = context.config.few_shot
     x = context.stored().vectors(context.layers[-1])
@@ -39,7 +39,7 @@ def run(context: Context) -> Outcome:
     curve: list[dict[str, Any]] = []
     scores: dict[str, Score] = {}
     main = ""
-    for shots in settings.shots:
+    for shots in _possible(context.task, settings.shots):
         values = []
         for draw in range(settings.seeds):
             chosen = _Draw(context.task, shots, (context.seed, draw, shots))
@@ -53,6 +53,14 @@ def run(context: Context) -> Outcome:
             {"shots": shots, "value": score.value, "low": score.low, "high": score.high, "values": values}
         )
     return Outcome(scores, main, {"shots": curve, "layer": context.layers[-1]})
+
+
+def _possible(task: Task, shots: list[int]) -> list[int]:
+    """Numbers of shots that at least one class has in every round; at least the smallest."""
+    table = task.targets().table()
+    most = min(int(table[round_.train].sum(0).max()) for round_ in task.rounds())
+    ascending = sorted(set(shots))
+    return [count for count in ascending if count <= most] or ascending[:1]
 
 
 def mean_interval(values: list[float]) -> Score:

@@ -46,11 +46,14 @@ def run(context: Context) -> Outcome:
         trainer = _Trainer(context, *_validated(context, round_))
         histories[round_.name] = trainer.fit()
         found.append(trainer.predict(round_.test))
-    rounds = context.task.rounds() order = np.concatenate([round_.test for round_ in rounds]) names =
-    [round_.name for round_ in rounds for _ in round_.test] ascending = np.argsort(order) table =
-    probabilities(np.concatenate(found)[ascending], context.task.targets().task) predictions =
-    Predictions(order[ascending], table, tuple(names[int(i)] for i in ascending)) return outcome(context,
-    predictions, {"history": histories, "trained_backbone": not context.probe.freeze_backbone})
+    rounds = context.task.rounds()
+    order = np.concatenate([round_.test for round_ in rounds])
+    names = [round_.name for round_ in rounds for _ in round_.test]
+    ascending = np.argsort(order)
+    table = probabilities(np.concatenate(found)[ascending], context.task.targets().task)
+    predictions = Predictions(order[ascending], table, tuple(names[int(i)] for i in ascending))
+    details = {"history": histories, "trained_backbone": not context.probe.freeze_backbone}
+    return outcome(context, predictions, details)
 
 
 def _validated(context: Context, round_: Round) -> tuple[Indices, Indices]:
@@ -228,8 +231,9 @@ def _schedule(params: TrainingParams, stage: _Stage, steps: int) -> Any:
 def _optimiser(probe: Probe, stage: _Stage, params: TrainingParams) -> torch.optim.Optimizer:
     trained = [p for p in probe.parameters() if p.requires_grad]
     if not trained:
-        raise ConfigError(f"A '{probe.probe_type}' probe has nothing to train. Use the mode 'knn', or a linear
-        probe.")
+        raise ConfigError(
+            f"A '{probe.probe_type}' probe has nothing to train. Use the mode 'knn', or a linear probe."
+        )
     options: dict[str, Any] = {"lr": stage.rate, "weight_decay": params.weight_decay}
     if params.adam_betas is not None:
         options["betas"] = params.adam_betas

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,10 @@ def run(context: Context) -> Outcome:
 
 
 def make_recipe(context: Context) -> Recipe:
-    """The experiment's probe on features that are put together already."""
+    """The experiment's probe on features that are put together already.
+
+    `extra_config: {strength: 0.01}` fixes the regularisation C of a linear probe, which is chosen otherwise.
+    """
     changes: dict[str, Any] = {
         "target_layers": [_PLAIN_LAYER],
         "freeze_backbone": True,
@@ -50,8 +54,12 @@ def make_recipe(context: Context) -> Recipe:
     }
     if not context.probe.reads_sequences:
         changes["aggregation"] = "mean"
+    options, extra = context.fit_options(), dict(context.probe.extra_config or {})
+    if context.probe.probe_type == "linear" and "strength" in extra:
+        options = replace(options, strength=float(extra.pop("strength")))
+        changes["extra_config"] = extra or None
     probe = context.probe.model_copy(update=changes)
-    return Recipe(probe, context.fit_options(), None, context.seed, context.device)
+    return Recipe(probe, options, None, context.seed, context.device)
 
 
 def layer_curve(context: Context) -> list[dict[str, Any]]:

@@ -98,6 +98,8 @@ def merge_lora(model: nn.Module) -> int:
         if parametrize.is_parametrized(module, "weight") and _is_lora(module):
             with torch.no_grad():
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+            # The weight comes back as the last parameter; checkpoints list it before the bias.
+            module._parameters["bias"] = module._parameters.pop("bias", None)
             merged += 1
     return merged
 
