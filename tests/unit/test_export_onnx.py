@@ -302,9 +302,11 @@ def test_a_probe_and_its_encoder_are_one_graph(tmp_path):
     )
     torch.manual_seed(1)
     probe = build_probe_from_config(config, 2, "cpu", base_model=encoder)
-    save_probe(probe, tmp_path / "probe.safetensors", labels=["tui", "kea"])
+    stated = {"activation": "softmax"}
+    save_probe(probe, tmp_path / "probe.safetensors", labels=["tui", "kea"], metadata=stated)
     loaded = load_probe(tmp_path / "probe.safetensors", base_model=encoder)
-    report = export_onnx(loaded, tmp_path / "a.onnx", window_samples=4000)
+    card = ModelCard(name="forest", model_spec={"name": "hubert"}, activation="sigmoid")
+    report = export_onnx(loaded, tmp_path / "a.onnx", window_samples=4000, card=card)
     assert report.outputs == {"logits": (None, 2)}
     x = noise(3, 4000)
     with torch.no_grad():
@@ -313,6 +315,9 @@ def test_a_probe_and_its_encoder_are_one_graph(tmp_path):
 
     meta = onnxruntime.InferenceSession(str(report.path)).get_modelmeta()
     assert json.loads(meta.custom_metadata_map["labels"]) == ["tui", "kea"]
+    # The activation of the probe, not that of the classifier which the card describes.
+    assert meta.custom_metadata_map["card"] == "forest"
+    assert meta.custom_metadata_map["activation"] == "softmax"
     assert all(not p.requires_grad or p.grad is None for p in encoder.parameters())
 
 

@@ -382,6 +382,32 @@ def test_a_probe_that_reads_something_else_is_refused(pond):
         make_config("lineer", ["last_layer"], "mean")
 
 
+def test_the_pooling_of_a_store_is_that_of_its_probe():
+    recordings = {f"pond/{kind}_{i}.wav": kind for kind in KINDS for i in range(10)}
+    loudest = make_store(recordings, header=replace(HEADER, pooling="max"))
+    fit = avex.fit_probe(loudest, table_of(loudest), strength=1.0)
+    assert (fit.config.aggregation, fit.metadata()["pooling"]) == ("max", "max")
+    for aggregation in ("mean", "none"):
+        with pytest.raises(ConfigError, match=f"aggregation='{aggregation}', but .* 'max'.*--aggregation mean"):
+            avex.fit_probe(loudest, table_of(loudest), {"aggregation": aggregation})
+    assert make_config("mlp", ["last_layer"], "max").aggregation == "max"
+    assert make_config("lstm", ["last_layer"], "max").aggregation == "none"
+    assert make_config("weighted_linear", ["a", "b"], "max").aggregation == "none"
+    assert make_config({"aggregation": "mean"}, ["last_layer"], "max").aggregation == "mean"
+
+
+def test_several_labels_are_noted_and_refused_by_name(pond):
+    table = table_of(pond)
+    name = pond.recordings()[0]
+    table = {**table, "path": [*table["path"], name], "label": [*table["label"], "newt"]}
+    table["label"][0] = "frog"
+    fit = avex.fit_probe(pond, table, strength=1.0)
+    assert fit.task == "multi-label"
+    assert "1 of 20 recordings have several labels" in fit.notes[-1]
+    with pytest.raises(ConfigError, match=rf"'{name}' has 2 labels .*: frog, newt\. One label each"):
+        avex.fit_probe(pond, table, multilabel=False)
+
+
 def test_what_does_not_fit_is_refused():
     x, y = blobs()
     with pytest.raises(ConfigError, match="3 labels for 120 embeddings"):

@@ -207,3 +207,36 @@ def test_options_given_besides_the_config_are_kept(tmp_path):
     save_probe(probe, path)
     x = torch.randn(2, 8)
     assert torch.equal(load_probe(path)(x), probe(x))
+
+
+def test_a_probe_on_sequences_of_windows_does_not_take_the_time_steps_of_a_clip(tmp_path):
+    base = tiny_model("beats", num_classes=None)
+    probe = build("lstm", base)
+    path = tmp_path / "probe.safetensors"
+    save_probe(probe, path, metadata={"sequence": True})
+    with pytest.raises(ConfigError, match="trained on sequences of windows"):
+        load_probe(path, base_model=base)
+    assert load_probe(path).info.metadata["sequence"]
+
+
+def test_layers_side_by_side_may_have_been_split_elsewhere(tmp_path):
+    """A store says how wide all layers are together, not each of them."""
+    base = tiny_model("efficientnet", num_classes=None)
+    layers = ["layer_0", "layer_1", "last_layer"]
+    online = build("linear", base, layers)
+    first, *others = online.inputs.dims
+    assert len({first, *others}) > 1
+    config = ProbeConfig(target_layers=layers, aggregation="mean")
+    offline = build_probe_from_config(config, 3, input_dim=[first + 1, others[0] - 1, *others[1:]])
+    offline.load_state_dict(online.state_dict())
+    path = tmp_path / "probe.safetensors"
+    save_probe(offline, path, weights=weights_identity(base))
+    x = 0.1 * torch.randn(2, 16_000)
+    with torch.no_grad():
+        torch.testing.assert_close(load_probe(path, base_model=base)(x), online(x))
+    # Added up with weights, it matters where a layer ends.
+    config = ProbeConfig(target_layers=layers, aggregation="none")
+    weighted = build_probe_from_config(config, 3, input_dim=[8, 8, 8])
+    save_probe(weighted, path, weights=weights_identity(base))
+    with pytest.raises(WeightsError, match=r"reads layers of widths \[8, 8, 8\]"):
+        load_probe(path, base_model=base)

@@ -80,7 +80,7 @@ def test_names_of_groups_do_not_matter():
 
 
 def test_too_few_examples_name_the_class():
-    with pytest.raises(ConfigError, match=r"1 classes have fewer examples than the 2 parts.*'newt' \(1\)"):
+    with pytest.raises(ConfigError, match=r"Some classes have fewer examples than the 2 parts.*'newt' \(1\)"):
         make_split([0, 0, 0, 1], test=0.5, classes=["frog", "newt"])
     with pytest.raises(ConfigError, match=r"fewer groups than the 3 parts.*'frog' \(2\)"):
         make_folds([0, 0, 0, 0], 3, groups=["a", "a", "b", "b"], classes=["frog"])

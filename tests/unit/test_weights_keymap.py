@@ -91,7 +91,7 @@ def test_first_rule_wins_and_drops_are_recorded() -> None:
 
 def test_unknown_keys() -> None:
     table = KeyMap([("a.{i}", "b.{i}")])
-    with pytest.raises(WeightsError, match=r"2 keys fit no rule of the key map: 'c', 'd'\."):
+    with pytest.raises(WeightsError, match=r"2 of the 3 keys fit no rule of the key map: 'c', 'd'\."):
         table.apply(["a.1", "c", "d"])
     assert table.apply(["a.1", "c"], strict=False) == {"a.1": "b.1", "c": "c"}
     assert table.covers(["a.1"])

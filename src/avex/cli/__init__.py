@@ -20,11 +20,14 @@ from avex.cli import (
     describe,
     doctor,
     embed,
+    evaluate,
     export,
+    leaderboard,
     list_models,
     predict,
     probe,
     template,
+    train,
 )
 
 EXIT_FAILURE = 1
@@ -45,6 +48,9 @@ app.command("embed")(embed.command)
 app.command("predict", cls=predict.PredictCommand)(predict.command)
 app.add_typer(probe.app, name="probe")
 app.command("export")(export.command)
+app.command("train")(train.command)
+app.command("evaluate")(evaluate.command)
+app.command("leaderboard")(leaderboard.command)
 app.command("list-models")(list_models.command)
 app.command("describe")(describe.command)
 app.command("check")(check.command)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from avex._core.errors import ConfigError
 from avex.cli import options as o
 from avex.cli.predict import PredictCommand
 from avex.cli.probe_predict import command as predict_command
@@ -161,6 +162,9 @@ def fit(
 
       avex probe fit season.parquet labels.csv -o frogs.safetensors --type mlp --groups site
     """
+    if not output.absolute().parent.is_dir():
+        # Before the training, not after it.
+        raise ConfigError(f"There is no folder '{output.parent}' to write '{output.name}' to. Create it first.")
     from avex.training.probes import FitOptions, fit_probe
 
     result = fit_probe(

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, SerializeAsAny
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SerializeAsAny,
+    ValidationError,
+)
 
 from avex._core.errors import did_you_mean
 
@@ -228,7 +236,11 @@ def parse_transform(data: Any) -> TransformConfig:
         raise ValueError(
             f"unknown transformation '{name}'.{did_you_mean(name, TRANSFORM_CONFIGS)} Known: {known}"
         )
-    return TRANSFORM_CONFIGS[name].model_validate(dict(data))
+    try:
+        return TRANSFORM_CONFIGS[name].model_validate(dict(data))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ValueError(f"transformation '{name}': {problems}") from error
 
 
 Transform = Annotated[SerializeAsAny[TransformConfig], BeforeValidator(parse_transform)]

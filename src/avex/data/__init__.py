@@ -13,6 +13,7 @@ from avex._core.registry import load_attribute
 if TYPE_CHECKING:
     from avex.data.adapters.alp import clips_from_alp
     from avex.data.adapters.hf import clips_from_hf
+    from avex.data.building import Shares, build_benchmark
     from avex.data.cards import benchmark_card, benchmark_names, find_benchmark, task_card, task_names
     from avex.data.clips import Clip
     from avex.data.dataset import ClipDataset, collate
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "adapters.alp": ("clips_from_alp",),
     "adapters.hf": ("clips_from_hf",),
+    "building": ("Shares", "build_benchmark"),
     "cards": ("benchmark_card", "benchmark_names", "find_benchmark", "task_card", "task_names"),
     "clips": ("Clip",),
     "dataset": ("ClipDataset", "collate"),
@@ -55,6 +57,7 @@ __all__ = [
     "LabelTable",
     "LoadedClips",
     "Round",
+    "Shares",
     "Split",
     "Task",
     "Taxon",
@@ -63,6 +66,7 @@ __all__ = [
     "apply_transforms",
     "benchmark_card",
     "benchmark_names",
+    "build_benchmark",
     "check_leakage",
     "check_parts",
     "clips_from_alp",

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from avex._core.errors import ConfigError, did_you_mean
+from avex._core.errors import ConfigError
 from avex.data.clips import Clip, check_unique, clip_id
 from avex.data.labels import LABEL_COLUMNS, RECORDING_COLUMNS, cell_labels, cell_text
 from avex.data.rows import Row, read_rows
@@ -81,17 +81,18 @@ def clips_from_rows(
     if label_column is not None:
         _find(columns, (label_column,), source, "labels")
     labels = label_column or next((name for name in LABEL_COLUMNS if name in columns), None)
-    return merge_rows(((_clip(row, root, where, labels), row.place) for row in rows), source)
+    make = _ClipMaker(root, where, labels)
+    return merge_rows(((make(row), row) for row in rows), source)
 
 
-def merge_rows(clips: Iterable[tuple[Clip, str]], source: str) -> list[Clip]:
+def merge_rows(clips: Iterable[tuple[Clip, Row]], source: str) -> list[Clip]:
     """Join clips of the same stretch of a recording into one with the labels of all.
 
     Raises:
         ConfigError: They disagree on split, fold or group, or two clips share an id.
     """
     merged: dict[tuple[Path, float, float | None], Clip] = {}
-    for clip, place in clips:
+    for clip, row in clips:
         key = (clip.path, clip.start_s, clip.end_s)
         first = merged.setdefault(key, clip)
         if first is clip:
@@ -99,7 +100,7 @@ def merge_rows(clips: Iterable[tuple[Clip, str]], source: str) -> list[Clip]:
         for name in (*_PLAIN, "id"):
             if getattr(first, name) != getattr(clip, name):
                 raise ConfigError(
-                    f"{place}, column '{name}': {getattr(clip, name)!r}, but an earlier row of the same clip "
+                    f"{row.place}, column '{name}': {getattr(clip, name)!r}, but an earlier row of the same clip "
                     f"says {getattr(first, name)!r}."
                 )
         merged[key] = replace(first, labels=tuple(dict.fromkeys(first.labels + clip.labels)))
@@ -144,42 +145,64 @@ def _hidden(path: Path) -> bool:
     return path.name.startswith(".")
 
 
-def _clip(row: Row, root: Path, where: str, labels: str | None) -> Clip:
-    name = cell_text(row.values.get(where))
-    if not name:
-        raise ConfigError(f"{row.place}, column '{where}': empty. Expected the path of a recording.")
-    start = _seconds(row, "start_s", 0.0)
-    end = _seconds(row, "end_s", math.inf)
-    if not start < end:
-        raise ConfigError(
-            f"{row.place}, columns 'start_s' and 'end_s': {start:g} to {end:g} s is not a stretch of a recording."
+class _ClipMaker:
+    """Makes clips of rows; each recording's path is made once, however many clips it has."""
+
+    def __init__(self, root: Path, where: str, labels: str | None) -> None:
+        self._root, self._where, self._labels = root, where, labels
+        self._taken = frozenset({where, labels, "start_s", "end_s", "id", *_PLAIN})
+        self._paths: dict[str, tuple[Path, str]] = {}
+
+    def __call__(self, row: Row) -> Clip:
+        values = row.values
+        path, name = self._path(row)
+        start, end = _seconds(row, "start_s", 0.0), _seconds(row, "end_s", math.inf)
+        if not start < end:
+            raise ConfigError(
+                f"{row.place}, columns 'start_s' and 'end_s': {start:g} to {end:g} s is not a stretch of a "
+                "recording."
+            )
+        end_s = None if math.isinf(end) else end
+        return Clip(
+            path=path,
+            start_s=start,
+            end_s=end_s,
+            labels=cell_labels(values.get(self._labels)) if self._labels else (),
+            split=_optional(values, "split"),
+            fold=_optional(values, "fold"),
+            group=_optional(values, "group"),
+            id=_optional(values, "id") or clip_id(name, start, end_s),
+            extra={key: value for key, value in values.items() if key not in self._taken},
         )
-    end_s = None if math.isinf(end) else end
-    taken = {where, labels, "start_s", "end_s", "id", *_PLAIN}
-    return Clip(
-        path=root / name,
-        start_s=start,
-        end_s=end_s,
-        labels=cell_labels(row.values.get(labels)) if labels else (),
-        id=cell_text(row.values.get("id")) or clip_id(Path(name).as_posix(), start, end_s),
-        extra={key: value for key, value in row.values.items() if key not in taken},
-        **{key: cell_text(row.values.get(key)) or None for key in _PLAIN},
-    )
+
+    def _path(self, row: Row) -> tuple[Path, str]:
+        """A recording's path, and its name as it is written in ids."""
+        text = cell_text(row.values.get(self._where))
+        if text not in self._paths:
+            if not text:
+                raise ConfigError(
+                    f"{row.place}, column '{self._where}': empty. Expected the path of a recording."
+                )
+            self._paths[text] = (self._root / text, Path(text).as_posix())
+        return self._paths[text]
+
+
+def _optional(values: Mapping[str, Any], name: str) -> str | None:
+    return cell_text(values[name]) or None if name in values else None
 
 
 def _find(columns: Mapping[str, Any], choices: tuple[str, ...], source: str, what: str) -> str:
     for name in choices:
         if name in columns:
             return name
-    hint = did_you_mean(choices[0], columns)
     raise ConfigError(
-        f"{source} has no column of {what}: expected {' or '.join(map(repr, choices))}.{hint} Its columns are: "
+        f"{source} has no column of {what}: expected {' or '.join(map(repr, choices))}. Its columns are: "
         f"{', '.join(columns) or 'none'}."
     )
 
 
 def _seconds(row: Row, name: str, default: float) -> float:
-    text = cell_text(row.values.get(name))
+    text = cell_text(row.values[name]) if name in row.values else ""
     if not text:
         return default
     try:

@@ -22,11 +22,25 @@ class Row:
 
     Attributes:
         values: Cells by column.
-        place: Where it is, for messages: the file and its line, or the row of a Parquet file.
+        source: File, or what the table is called.
+        number: Its line; of a Parquet file its row, from 1.
+        unit: What the number counts.
     """
 
     values: dict[str, Any]
-    place: str
+    source: str
+    number: int
+    unit: str = "line"
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages.
+
+        Example:
+            >>> Row({}, "clips.csv", 3).place
+            "'clips.csv', line 3"
+        """
+        return f"'{self.source}', {self.unit} {self.number}"
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -73,21 +87,23 @@ def _text(path: Path, suffix: str) -> Iterator[Row]:
 
 def _cells(path: Path, reader: Any) -> Iterator[Row]:
     names: list[str] | None = None
+    source = str(path)
     for cells in reader:
         if not cells:
             continue
-        place = f"'{path}', line {reader.line_num}"
         if names is None:
             names = [name.strip() for name in cells]
             if len(set(names)) != len(names):
-                raise ConfigError(f"{place}: two columns have one name: {', '.join(names)}.")
+                raise ConfigError(
+                    f"'{path}', line {reader.line_num}: two columns have one name: {', '.join(names)}."
+                )
         elif len(cells) != len(names):
             raise ConfigError(
-                f"{place}: {len(cells)} cells, but there are {len(names)} columns. Quote cells that contain the "
-                "separator."
+                f"'{path}', line {reader.line_num}: {len(cells)} cells, but there are {len(names)} columns. Quote "
+                "cells that contain the separator."
             )
         else:
-            yield Row(dict(zip(names, cells, strict=True)), place)
+            yield Row(dict(zip(names, cells, strict=True)), source, reader.line_num)
 
 
 def _json_lines(path: Path, lines: Any) -> Iterator[Row]:
@@ -103,7 +119,7 @@ def _json_lines(path: Path, lines: Any) -> Iterator[Row]:
             raise ConfigError(
                 f"{place}: expected an object of names and values, not {type(values).__name__}."
             )
-        yield Row(values, place)
+        yield Row(values, str(path), number)
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -116,6 +132,6 @@ def _parquet(path: Path) -> Iterator[Row]:
             for batch in file.iter_batches():
                 for values in batch.to_pylist():
                     number += 1
-                    yield Row(values, f"'{path}', row {number}")
+                    yield Row(values, str(path), number, "row")
     except (pa.ArrowInvalid, OSError) as error:
         raise ConfigError(f"Table '{path}' cannot be read: {error}") from error

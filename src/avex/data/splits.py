@@ -217,8 +217,7 @@ def _check_enough(
         named = [f"'{classes[i] if classes else i}' ({counts[i]})" for i in few[:_SHOWN]]
         more = f" and {len(few) - _SHOWN} more" if len(few) > _SHOWN else ""
         raise ConfigError(
-            f"{len(few)} classes have fewer {what} than the {parts} parts of the split: "
-            f"{', '.join(named)}{more}. Add "
+            f"Some classes have fewer {what} than the {parts} parts of the split: {', '.join(named)}{more}. Add "
             "recordings, leave these classes out, or use fewer parts."
         )
 

@@ -93,8 +93,8 @@ class Taxonomy:
         }
         if found["code"] is None or found["scientific_name"] is None:
             raise ConfigError(
-                f"'{path}' is no taxonomy: expected columns such as SPECIES_CODE, SCI_NAME and PRIMARY_COM_NAME. Its "
-                f"columns are: {', '.join(columns.values())}."
+                f"'{path}' is no taxonomy: expected columns such as SPECIES_CODE, SCI_NAME and PRIMARY_COM_NAME. "
+                f"Its columns are: {', '.join(columns.values())}."
             )
         return cls(
             Taxon(**{what: cell_text(row.values.get(name)) if name else "" for what, name in found.items()})

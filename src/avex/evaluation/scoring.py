@@ -45,6 +45,9 @@ _BASE: Mapping[str, str] = {
     "micro_f1": "micro_f1",
     "map_present": "mean_average_precision",
 }
+_SINGLE_ONLY = frozenset({"accuracy", "balanced_accuracy", "top5_accuracy"})
+_MULTI_ONLY = frozenset({"micro_f1", "map_present"})
+_TOP_K = 5
 _WITH_PREFIX = ("clustering_", "retrieval_")
 
 
@@ -112,11 +115,32 @@ def score_task(
             metric = partial(_EXTRA[name], targets, probabilities)
             found[name] = _interval(metric, drawn, len(probabilities))
         else:
-            raise UnknownNameError(
-                f"Metric '{name}' is not one of a {targets.task} task of {len(targets.classes)} classes. It has "
-                f"{', '.join([*named, *_EXTRA])}."
-            )
+            raise _not_of(name, targets.task, len(targets.classes), [*named, *_EXTRA])
     return found
+
+
+def check_metrics(metrics: Sequence[str], multi_label: bool, classes: int) -> None:
+    """Check names of metrics before anything is computed.
+
+    Raises:
+        UnknownNameError: There is no such metric, or a task of this kind does not have it.
+
+    Example:
+        >>> check_metrics(["map", "retrieval_roc_auc"], True, 5)
+    """
+    without = _SINGLE_ONLY if multi_label else _MULTI_ONLY
+    if classes <= _TOP_K:
+        without = without | {"top5_accuracy"}
+    choices = [name for name in [*_BASE, *_EXTRA] if name not in without]
+    for name in map(canonical_metric, metrics):
+        if name in without:
+            raise _not_of(name, "multi-label" if multi_label else "single-label", classes, choices)
+
+
+def _not_of(name: str, task: str, classes: int, choices: Sequence[str]) -> UnknownNameError:
+    return UnknownNameError(
+        f"Metric '{name}' is not one of a {task} task of {classes} classes. Choose {', '.join(choices)}."
+    )
 
 
 def _interval(metric: Callable[[Floats], Floats], drawn: Floats | None, count: int) -> Score:

@@ -14,7 +14,7 @@ from avex.configs import AudioConfig
 from avex.models.autocast import in_precision, wrap_methods
 from avex.models.compiled import without_compiler
 from avex.models.features import Aggregation, Features, PaddingRule, TokenLayout
-from avex.models.layers import OWN_OUTPUT, LayerError, layer_names, select_layers, tap_layers
+from avex.models.layers import OWN_OUTPUT, LayerError, ModuleNames, select_layers, tap_layers
 from avex.models.tapped import LayerAggregation, join_layers, read_layers
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ class ModelBase(nn.Module):
 
     def resolve_layers(self, layers: Sequence[str | int]) -> list[str]:
         """Turn layer selectors into names (`avex.models.layers.select_layers`)."""
-        return select_layers(layers, self.get_model_layers(), layer_names(self))
+        return select_layers(layers, self.get_model_layers(), ModuleNames(self))
 
     def layer_keys(self, layers: Sequence[str | int]) -> list[str]:
         """Names under which `layer_features` returns a selection.

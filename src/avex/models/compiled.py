@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections import Counter
@@ -64,7 +65,11 @@ def without_compiler(function: F) -> F:
     # Without the compiler nobody compiles anything, and to import it takes a second.
     if "torch._dynamo" not in sys.modules or is_exporting():
         return function
-    return torch.compiler.disable(function)
+    return _disabled(function)
+
+
+# To wrap a function takes longer than to read a layer.
+_disabled = functools.cache(torch.compiler.disable)
 
 
 class _Switch:

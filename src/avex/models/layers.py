@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -93,6 +93,13 @@ def path_to_layer(module: nn.Module, name: str) -> list[nn.Module]:
     Raises:
         LayerError: There is no such layer.
     """
+    path = _find_path(module, name)
+    if path is None:
+        raise LayerError(f"The model has no layer '{name}'.{did_you_mean(name, list(ModuleNames(module)))}")
+    return path
+
+
+def _find_path(module: nn.Module, name: str) -> list[nn.Module] | None:
     path = [module]
     for part in name.split("."):
         inner = uncompiled(path[-1])
@@ -100,22 +107,47 @@ def path_to_layer(module: nn.Module, name: str) -> list[nn.Module]:
             path.append(inner)
         child = inner._modules.get(part)
         if child is None:
-            raise LayerError(f"The model has no layer '{name}'.{did_you_mean(name, layer_names(module))}")
+            return None
         path.append(child)
     last = uncompiled(path[-1])
     return path if last is path[-1] else [*path, last]
 
 
-def layer_names(module: nn.Module) -> list[str]:
-    """Names of all sub-modules; what `torch.compile` wraps has the name that it would have without."""
-    names = (
-        ".".join(part for part in name.split(".") if part != "_orig_mod")
-        for name, _ in module.named_modules()
-    )
-    return list(dict.fromkeys(name for name in names if name))
+class ModuleNames(Collection[str]):
+    """Names of all sub-modules; what `torch.compile` wraps has the name that it would have without.
+
+    Listing the modules of a network takes as long as reading some of its layers, so they are only listed when
+    somebody wants to see them, not to tell whether one is there.
+
+    Args:
+        module: The model.
+
+    Example:
+        >>> names = ModuleNames(nn.Sequential(nn.Linear(1, 1)))
+        >>> "0" in names, list(names)
+        (True, ['0'])
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and _find_path(self._module, name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        plain = (
+            ".".join(part for part in name.split(".") if part != "_orig_mod")
+            for name, _ in self._module.named_modules()
+        )
+        return iter(dict.fromkeys(name for name in plain if name))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
-def select_layers(targets: Sequence[str | int], layers: Sequence[str], modules: Sequence[str]) -> list[str]:
+def select_layers(
+    targets: Sequence[str | int], layers: Sequence[str], modules: Collection[str]
+) -> list[str]:
     """Resolve layer selectors to names, in order and without repeats (design, ruling 5).
 
     Args:
@@ -141,7 +173,7 @@ def select_layers(targets: Sequence[str | int], layers: Sequence[str], modules: 
     return list(dict.fromkeys(chosen))
 
 
-def _select_one(target: str | int, layers: list[str], modules: Sequence[str]) -> list[str]:
+def _select_one(target: str | int, layers: list[str], modules: Collection[str]) -> list[str]:
     if isinstance(target, bool) or not isinstance(target, (str, int)):
         raise TypeError(f"A layer is chosen by name or number, not {target!r}.")
     if isinstance(target, str):

@@ -148,8 +148,8 @@ class KeyMap:
             renamed[key] = new
         if unknown:
             raise WeightsError(
-                f"{len(unknown)} keys fit no rule of the key map: {shown(unknown)}. The checkpoint has another "
-                "layout than expected."
+                f"{len(unknown)} of the {len(unknown) + len(renamed)} keys fit no rule of the key map: "
+                f"{shown(unknown)}."
             )
         return renamed
 

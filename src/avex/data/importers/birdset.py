@@ -44,7 +44,7 @@ def import_birdset(root: Path, config: DatasetConfig) -> list[Clip]:
             f"{', '.join(rows[0].values)}."
         )
     files = _recordings(folder)
-    clips = ((_clip(row, files, column, names, part), row.place) for row in rows)
+    clips = ((_clip(row, files, column, names, part), row) for row in rows)
     return merge_rows(clips, f"'{table}'")
 
 

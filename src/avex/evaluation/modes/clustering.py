@@ -36,7 +36,7 @@ def run(context: Context) -> Outcome:
     for name, function in measures.items() if context.config.bootstrap_samples else ():
         half = _NORMAL * _jackknife(getattr(metrics, function), y, found.assigned, context.seed)
         value = found.values[name]
-        scores[name] = Score(value, value - half, value + half)
+        scores[name] = Score(value, value - half, min(1.0, value + half))
     details: dict[str, Any] = {
         "layer": context.layers[-1],
         "clips": len(tested),

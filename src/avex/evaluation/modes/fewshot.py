@@ -64,19 +64,19 @@ def _possible(task: Task, shots: list[int]) -> list[int]:
 
 
 def mean_interval(values: list[float]) -> Score:
-    """Mean of a few values with its 95 % interval by Student's t.
+    """Mean of a few shares with its 95 % interval by Student's t, cut off at 0 and 1.
 
     Example:
-        >>> score = mean_interval([0.5, 0.7])
-        >>> round(score.value, 3), round(score.high - score.value, 2)
-        (0.6, 1.27)
+        >>> score = mean_interval([0.60, 0.61])
+        >>> round(score.value, 3), round(score.high - score.value, 4)
+        (0.605, 0.0635)
     """
     mean, count = float(np.mean(values)), len(values)
     if count < 2:
         return Score(mean, math.nan, math.nan)
     t = _T[count - 2] if count - 2 < len(_T) else _T_MANY
     half = t * float(np.std(values, ddof=1)) / math.sqrt(count)
-    return Score(mean, mean - half, mean + half)
+    return Score(mean, max(0.0, mean - half), min(1.0, mean + half))
 
 
 class _Draw:

@@ -89,13 +89,17 @@ class EatConfig:
 
         Args:
             model_id: Published model; its sizes count, so that a checkpoint of another size does not fit.
-            checkpoint_config: What a checkpoint states of itself; its sizes count where no `model_id` is given.
+            checkpoint_config: What a checkpoint states of itself; its sizes count where no `model_id` is given,
+                and whether it has a norm before its classifier in any case.
             eat_cfg: Fields of this class.
             **settings: Fields of this class; None leaves one as it is.
 
         Raises:
             ConfigError: An unknown model or field, or sizes that do not fit together.
         """
-        stated = find_published("EAT", model_id, SIZES) if model_id else checkpoint_config or {}
+        stated = dict(checkpoint_config or {})
+        if model_id:
+            sizes = find_published("EAT", model_id, SIZES)
+            stated = {**sizes, "head_norm": stated.get("head_norm", cls.head_norm)}
         set_here = {name: value for name, value in settings.items() if value is not None}
         return join_config(cls(), "EAT", stated, {**(eat_cfg or {}), **set_here})

@@ -124,6 +124,7 @@ def load_probe(
     Raises:
         MissingFileError: (a `FileNotFoundError`) There is no such file.
         WeightsError: Not a probe, a damaged one, or a base model with other weights or other layers.
+        ConfigError: A base model for a probe that reads the windows of a recording as a sequence.
 
     Example:
         >>> probe = load_probe("thrushes.safetensors", base_model=load_model("beats"))  # doctest: +SKIP
@@ -145,6 +146,7 @@ def load_probe(
             f"base_model={_how_to_load(info)}: it will get the trained weights."
         )
     if base is not None:
+        _check_reads_clips(info, path)
         inputs = _inputs_on(base, config, inputs, path)
         if not header["with_backbone"] and not allow_other_weights:
             _check_weights(base, info, path)
@@ -180,10 +182,21 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, state
 
 
+def _check_reads_clips(info: ProbeInfo, path: str | Path) -> None:
+    """A sequence of windows is not what a model makes of one clip, though both are sequences."""
+    if info.metadata.get("sequence"):
+        raise ConfigError(
+            f"Probe '{path}' was trained on sequences of windows, one embedding for each, and a model gives the time "
+            "steps of one clip. Load it without base_model, for embeddings; or train a linear or mlp probe."
+        )
+
+
 def _inputs_on(base: ModelBase, config: ProbeConfig, saved: LayerMix, path: str | Path) -> LayerMix:
     """The saved input with the model's own names of layers."""
     found = mix_for_model(config, saved.kind, base, config.target_length)
-    if found.dims != saved.dims:
+    # Side by side only the sum counts: a store does not say where one layer ends.
+    same = found.dims == saved.dims or (not saved.is_weighted and found.dim == saved.dim)
+    if not same:
         raise WeightsError(
             f"Probe '{path}' reads layers of widths {list(saved.dims)}, but {', '.join(found.names)} of this "
             f"{type(base).__name__} have {list(found.dims)}. Pass the model that it was trained on."

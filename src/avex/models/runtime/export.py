@@ -20,6 +20,7 @@ from avex._core.version import __version__
 from avex.configs import ModelCard
 from avex.io.atomic import atomic_path
 from avex.models.base_model import ModelBase
+from avex.models.probes.base import Probe
 from avex.models.runtime.compare import OutputError, largest_error
 from avex.models.runtime.onnx import OnnxGraph
 from avex.models.runtime.tracing import GraphOutputs, SampleRange, evaluating, trace
@@ -89,7 +90,7 @@ def export_onnx(
             or pad to a fixed length have a limited one, or none.
         opset: Version of the ONNX operators, at least 18.
         rtol: Largest difference allowed, relative to the root mean square of the output.
-        card: Where name, licence and activation come from.
+        card: Where name, licence and activation come from; the activation of a probe is its own.
         labels: Names of the classes; None takes the model's.
 
     Returns:
@@ -116,7 +117,7 @@ def export_onnx(
         with torch.no_grad():
             # Also fills what the model keeps between calls: the trace would take that for an operation.
             values = dict(zip(outputs.names, outputs(clip), strict=True))
-        metadata = {"sample_rate": str(rate), "window_samples": str(samples), **_facts(card)}
+        metadata = {"sample_rate": str(rate), "window_samples": str(samples), **_facts(model, card)}
         if names := _labels(model, labels, values.get("logits")):
             metadata["labels"] = json.dumps(names, ensure_ascii=False)
         program, limits = trace(
@@ -186,10 +187,13 @@ def _labels(model: nn.Module, labels: Sequence[str] | None, logits: Tensor | Non
     return None if labels is None else list(labels)
 
 
-def _facts(card: ModelCard | None) -> dict[str, str]:
+def _facts(model: nn.Module, card: ModelCard | None) -> dict[str, str]:
     facts: dict[str, Any] = {"avex_version": __version__}
     if card is not None:
         facts |= {"card": card.name, "license": card.license, "activation": card.activation}
+    if isinstance(model, Probe):
+        # The logits are the probe's, and so is what makes probabilities of them.
+        facts["activation"] = model.info.metadata.get("activation")
     return {key: value for key, value in facts.items() if value is not None}
 
 

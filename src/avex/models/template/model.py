@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -22,10 +23,28 @@ from avex.weights.report import LoadReport
 from deep_audio_embedding import (
     Namespace,
     compute_embedding,
+    describe_template,
     import_pkgs,
     model_init,
     pre_proc,
 )
+
+
+class _Names(Namespace):
+    """The names that a template defined. A copy has its own `model` if that is a module, and shares all else."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Names:
+        copied = _Names(self)
+        copied.search_path = self.search_path
+        if isinstance(self["model"], nn.Module):
+            copied["model"] = copy.deepcopy(self["model"], memo)
+        return copied
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError(
+            "A model made by a template cannot be pickled: it holds whatever the template imported. Load the "
+            "template again where it is needed, or save model.state_dict()."
+        )
 
 
 class TemplateModel(ModelBase):
@@ -84,6 +103,7 @@ class TemplateModel(ModelBase):
         self.template = content
         self._embedding_dim: int | None = None
         with avex_errors():
+            describe_template(content)  # compiles every line, before the first one runs
             self._start()
         self.eval()
         if num_classes is not None and not return_features_only:
@@ -95,12 +115,10 @@ class TemplateModel(ModelBase):
         if "entry" in self.template:
             check_entry(self.template, namespace["entry"])
         model = model_init(self.template, namespace)
-        # What is no module must not enter the state dict, and a namespace holds whatever a template imported.
-        self.__dict__["_namespace"], self.__dict__["_plain_model"] = namespace, None
+        self._names = _Names(namespace, model=model)
+        self._names.search_path = namespace.search_path
         if isinstance(model, nn.Module):
             self.backbone = model
-        else:
-            self.__dict__["_plain_model"] = model
         set_weights_identity(self, _identity(self.template, model))
         tensors = model.state_dict() if isinstance(model, nn.Module) else {}
         self.__dict__["load_report"] = LoadReport(
@@ -116,13 +134,10 @@ class TemplateModel(ModelBase):
         Raises:
             TemplateRunError: A step failed, or `y` is no embedding of this batch.
         """
-        namespace: Namespace = self.__dict__["_namespace"]
-        model = self.__dict__["_plain_model"]
-        model = self.backbone if model is None else model
         audio = x if self.template["in_shape"] == 2 else x[:, None]
         with avex_errors():
-            prepared = pre_proc(self.template, audio, namespace)
-            y = compute_embedding(self.template, model, prepared, namespace)
+            prepared = pre_proc(self.template, audio, self._names)
+            y = compute_embedding(self.template, self._names["model"], prepared, self._names)
         features = as_features(y, x, self.template.file, self.template.get("frame_rate"))
         self._check_size(features.values.shape[-1])
         self.layout = features.layout
@@ -146,6 +161,10 @@ class TemplateModel(ModelBase):
     def get_model_layers(self) -> list[str]:
         """Linear layers of the template's model; none if that is no `nn.Module`."""
         return super().get_model_layers() if "backbone" in self._modules else []
+
+    def _head_name(self) -> str | None:
+        # The template's last linear layer is a layer like the others: only our own classifier is a head.
+        return "classifier" if "classifier" in self._modules else None
 
 
 def _identity(template: dict[str, Any], model: Any) -> str:

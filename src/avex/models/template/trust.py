@@ -33,6 +33,8 @@ from avex.models.template.cards import TEMPLATE_MODEL, avex_errors, read_templat
 from deep_audio_embedding import ModelDict, describe_template
 
 _trusted: set[str] = set()
+# Where installers put packages; Debian's has a name of its own.
+_INSTALLED = {"site-packages", "dist-packages"}
 
 
 class TemplateTrustError(ConfigError, PermissionError):
@@ -133,7 +135,7 @@ def _local_place(package: str, folder: Path) -> Path | None:
     places = [*(found.submodule_search_locations or ()), *([found.origin] if found.origin else ())]
     installed = [Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib")]
     for place in (Path(place).resolve() for place in places):
-        if any(place.is_relative_to(path) for path in installed) or "site-packages" in place.parts:
+        if any(place.is_relative_to(path) for path in installed) or _INSTALLED & {*place.parts}:
             continue
         if any(place.is_relative_to(local.resolve()) for local in (Path.cwd(), folder)):
             return place
@@ -147,6 +149,12 @@ def _makes_a_module(entry: Any) -> bool:
     if not inspect.isclass(entry):
         try:
             made = typing.get_type_hints(entry).get("return")
-        except (NameError, TypeError, AttributeError):  # an annotation that cannot be looked up says nothing
+        except (
+            NameError,
+            TypeError,
+            AttributeError,
+            SyntaxError,
+            ValueError,
+        ):  # an annotation that cannot be looked up says nothing
             return False
     return inspect.isclass(made) and issubclass(made, nn.Module)

@@ -181,6 +181,8 @@ def padding_rule(card: ModelCard) -> str | None:
     family = canonical_family(card.model_spec.name)
     if family is not None:
         return FAMILIES[family].padding_rule(card.model_spec)
+    if card.model_spec.name == TEMPLATE_MODEL:
+        return "none"  # without importing torch
     return getattr(get_model_class(card.model_spec.name), "padding_rule", None)
 
 

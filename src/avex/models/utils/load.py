@@ -156,7 +156,9 @@ def _load_network(
     chosen: ChosenWeights | None,
     extra: dict[str, Any],
 ) -> nn.Module:
-    checkpoint = read_content(cls, card.name, chosen.source) if chosen is not None else None
+    checkpoint = (
+        read_content(cls, card.name, chosen.source, chosen.likely_layout) if chosen is not None else None
+    )
     wants_labels = request.num_classes is None and not request.return_features_only
     labels = labels_for(card, chosen) if wants_labels else None
     plan = make_plan(cls, card, request, checkpoint, labels)

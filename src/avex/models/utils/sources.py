@@ -29,10 +29,12 @@ class ChosenWeights:
     Attributes:
         source: Where they are.
         card: The card that publishes this file; None for a file that the caller gave.
+        likely_layout: Layout of the card's own file, which a file that the caller gave may have or not.
     """
 
     source: WeightSource
     card: ModelCard | None = None
+    likely_layout: str | None = None
 
     @property
     def verified_sha256(self) -> str | None:
@@ -80,6 +82,9 @@ def choose_weights(
         WeightsError: Default weights are wanted and there are none.
     """
     if checkpoint_path is not None:
+        layouts = {adapter.name for adapter in getattr(cls, "checkpoint_adapters", ())}
+        if checkpoint_format is None and card.checkpoint_format in layouts:
+            return ChosenWeights(WeightSource(str(checkpoint_path)), likely_layout=card.checkpoint_format)
         return ChosenWeights(WeightSource(str(checkpoint_path), checkpoint_format or card.checkpoint_format))
     if card.checkpoint_path is not None:
         return ChosenWeights(WeightSource(card.checkpoint_path, card.checkpoint_format, card.sha256), card)
@@ -109,8 +114,16 @@ def recognise_given(chosen: ChosenWeights, card: ModelCard) -> ChosenWeights:
     return ChosenWeights(chosen.source, match)
 
 
-def read_content(cls: type[nn.Module], name: str, source: WeightSource) -> FileContent:
+def read_content(
+    cls: type[nn.Module], name: str, source: WeightSource, likely_layout: str | None = None
+) -> FileContent:
     """Read a checkpoint and give its tensors the names of a family.
+
+    Args:
+        cls: Class of the family.
+        name: What the model is called, for messages.
+        source: The file; its format, if any, is the layout whether the names say so or not.
+        likely_layout: The layout that is tried before the others.
 
     Raises:
         WeightsError: It cannot be read, or has no layout that the family knows.
@@ -119,15 +132,24 @@ def read_content(cls: type[nn.Module], name: str, source: WeightSource) -> FileC
 
     path = source.fetch()
     checkpoint = read_checkpoint(path, source.format)
-    adapters: list[CheckpointAdapter] = list(getattr(cls, "checkpoint_adapters", ()))
+    adapters: list[CheckpointAdapter] = sorted(
+        getattr(cls, "checkpoint_adapters", ()), key=lambda adapter: adapter.name != likely_layout
+    )
     state, notes = _recognised(checkpoint.tensors, adapters, source.format)
     if not adapters:
         return FileContent(path, state, checkpoint.metadata, False, checkpoint.owned, notes=notes)
     adapter = choose_adapter(adapters, set(state), str(path), name, source.format)
     dropped = tuple(adapter.dropped(state)) if isinstance(adapter, KeyMapAdapter) else ()
+    try:
+        converted = adapter.convert(state)
+    except WeightsError as error:
+        raise WeightsError(
+            f"Checkpoint '{path}' does not fit '{name}': its names look like the layout '{adapter.name}', but "
+            f"{error} Pass the weights of this architecture, or checkpoint_format=... if it has another layout."
+        ) from error
     return FileContent(
         path,
-        adapter.convert(state),
+        converted,
         checkpoint.metadata,
         known_names=True,
         owned=checkpoint.owned,

@@ -46,12 +46,10 @@ class Objective(nn.Module):
     Attributes:
         name: Name in configurations.
         layout: Published layout that `published_state` writes; None for the model's own names.
-        has_teacher: Whether `after_step` must be called after every optimiser step.
     """
 
     name: str = ""
     layout: str | None = None
-    has_teacher: bool = False
 
     def __init__(self, model: ModelBase) -> None:
         super().__init__()

@@ -96,7 +96,7 @@ class BeatsObjective(Objective):
             `logs` has the accuracy on hidden patches and the number of labels in use.
         """
         fbank, padding = spectrogram(self.model, batch)
-        labels = self.tokenizer(fbank)
+        labels = self.tokenizer(fbank, padding)
         mask = random_mask(len(labels), labels.shape[1], self.config.mask_ratio, generator=self.generator)
         places, mask = visible_places(mask).to(fbank.device), mask.to(fbank.device)
         backbone = self.model.backbone

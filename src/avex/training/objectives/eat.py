@@ -59,7 +59,6 @@ class EatObjective(Objective):
 
     name = "eat"
     layout = "fairseq"
-    has_teacher = True
     model: Eat
 
     def __init__(

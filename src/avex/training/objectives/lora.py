@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn import functional
 
 from avex._core.errors import ConfigError
 from avex.models.base_model import ModelBase
@@ -16,26 +16,38 @@ from avex.models.base_model import ModelBase
 DEFAULT_TARGETS = ("qkv", "q_proj", "v_proj", "query", "value")
 
 
-class LowRank(nn.Module):
-    """Adds `scale * B @ A` to a matrix; B starts at zero, so that nothing changes at first.
+class LoraLinear(nn.Linear):
+    """A linear map that is frozen, and a low-rank change of it that is trained.
+
+    The change is `scale * up @ down`; `up` starts at zero, so that nothing changes at first.
 
     Args:
-        weight: The matrix (out, in).
-        rank: Rows of A and columns of B.
+        linear: The map; its parameters are taken over, not copied.
+        rank: Rows of `down` and columns of `up`.
         alpha: The scale is `alpha / rank`.
     """
 
-    def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
-        super().__init__()
-        out_dim, in_dim = weight.shape
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
         self.scale = alpha / rank
-        self.down = nn.Parameter(weight.new_empty(rank, in_dim))
-        self.up = nn.Parameter(weight.new_zeros(out_dim, rank))
-        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        self.lora_down = nn.Parameter(linear.weight.new_empty(rank, self.in_features))
+        self.lora_up = nn.Parameter(linear.weight.new_zeros(self.out_features, rank))
+        nn.init.kaiming_uniform_(self.lora_down, a=math.sqrt(5))
 
-    def forward(self, weight: Tensor) -> Tensor:
-        """The changed matrix."""
-        return torch.addmm(weight, self.up, self.down, alpha=self.scale)
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        change = functional.linear(functional.linear(x, self.lora_down), self.lora_up)
+        return super().forward(x) + self.scale * change
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """A plain map with the change in its weight, which is the same parameter as before."""
+        self.weight.addmm_(self.lora_up, self.lora_down, alpha=self.scale)
+        plain = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
+        plain.weight, plain.bias = self.weight, self.bias
+        return plain.train(self.training)
 
 
 def apply_lora(
@@ -46,7 +58,8 @@ def apply_lora(
     Args:
         model: Changed in place; it gives what it gave before until it is trained.
         rank: Rank of the changes.
-        targets: Names of linear maps, or last parts of names, such as `qkv` or `blocks.3.mlp.fc1`.
+        targets: Names of linear maps that the network calls, or last parts of names, such as `qkv` or
+            `blocks.3.mlp.fc1`.
         alpha: The changes are scaled by `alpha / rank`; None for `2 * rank`.
 
     Returns:
@@ -79,35 +92,27 @@ def apply_lora(
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(model.head_prefixes))
     for name in chosen:
-        layer = linear[name]
-        parametrize.register_parametrization(
-            layer, "weight", LowRank(layer.weight, rank, 2.0 * rank if alpha is None else alpha)
-        )
-        layer.parametrizations.weight.original.requires_grad_(False)  # type: ignore[union-attr]
+        parent, _, last = name.rpartition(".")
+        changed = LoraLinear(linear[name], rank, 2.0 * rank if alpha is None else alpha)
+        setattr(model.get_submodule(parent), last, changed.train(linear[name].training))
     return chosen
 
 
 def merge_lora(model: nn.Module) -> int:
-    """Add the changes to the matrices and remove LoRA; names are then as before.
+    """Add the changes to the maps and remove LoRA; names are then as before.
+
+    Parameters stay frozen as they are; `model.requires_grad_(True)` trains all again.
 
     Returns:
         How many maps were merged.
     """
-    merged = 0
-    for module in list(model.modules()):
-        if parametrize.is_parametrized(module, "weight") and _is_lora(module):
-            with torch.no_grad():
-                parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-            # The weight comes back as the last parameter; checkpoints list it before the bias.
-            module._parameters["bias"] = module._parameters.pop("bias", None)
-            merged += 1
-    return merged
+    changed = [(name, part) for name, part in model.named_modules() if isinstance(part, LoraLinear)]
+    for name, part in changed:
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, part.merged())
+    return len(changed)
 
 
 def has_lora(model: nn.Module) -> bool:
     """Whether `apply_lora` was applied and not merged."""
-    return any(isinstance(module, LowRank) for module in model.modules())
-
-
-def _is_lora(module: nn.Module) -> bool:
-    return any(isinstance(part, LowRank) for part in module.parametrizations.weight)  # type: ignore[union-attr]
+    return any(isinstance(module, LoraLinear) for module in model.modules())

@@ -56,7 +56,7 @@ class SupervisedObjective(Objective):
             class_weights=class_weights,
             focal_gamma=focal_gamma,
             focal_alpha=focal_alpha,
-        )
+        ).to(model.device)
 
     def forward(self, batch: Batch) -> LossOutput:
         """Loss of `raw_wav` (B, S) with `label` (B,) int or (B, C) float; logs `accuracy` for class numbers.

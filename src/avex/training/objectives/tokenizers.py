@@ -19,19 +19,16 @@ from avex.models.beats.config import BeatsConfig
 from avex.models.beats.network import BeatsBackbone, Encoder
 from avex.models.beats.pretraining import BeatsPretrainingConfig, raw_patches
 from avex.nn.transformer import Linear
-from avex.training.objectives.gathering import copy_of_first, sum_over_processes
-from avex.training.objectives.kmeans import fit_kmeans
+from avex.training.objectives.quantiser import Quantiser
 
 _META = "avex_tokenizer"
-# A moving average of uses per step below which a code is given away: after 460 steps without one.
-_UNUSED = 0.01
 
 
 class RandomProjectionTokenizer(nn.Module):
     """Labels of the first iteration: the nearest of random codes to a random projection of each patch.
 
-    Nothing is trained. Spectrograms are normalised clip by clip, without which a few codes take most patches; the
-    projection and the codes have length 1. Both are part of the state dict.
+    Nothing is trained. Spectrograms are normalised clip by clip, padding left out, without which a few codes take
+    most patches. What is compared has length 1. Projection and codes are part of the state dict.
 
     Args:
         patch_size: Side of a patch.
@@ -63,88 +60,16 @@ class RandomProjectionTokenizer(nn.Module):
         self.register_buffer("vectors", functional.normalize(vectors, dim=-1))
 
     @torch.no_grad()
-    def forward(self, fbank: Tensor) -> Tensor:
-        """Labels (B, N) int64 of the patches of a spectrogram (B, T, F)."""
-        x = functional.layer_norm(fbank.float(), fbank.shape[1:])
-        x = functional.linear(raw_patches(x, self.patch_size), self.projection)
+    def forward(self, fbank: Tensor, padding: Tensor | None = None) -> Tensor:
+        """Labels (B, N) int64 of the patches of a spectrogram (B, T, F).
+
+        `padding`: (B, N) bool, True for patches of padding, or None.
+        """
+        x = functional.linear(
+            _normalised(raw_patches(fbank.float(), self.patch_size), padding), self.projection
+        )
         # Among vectors of length 1 the nearest is the one of the largest product.
         return functional.linear(functional.normalize(x, dim=-1), self.vectors).argmax(-1)
-
-
-class Quantiser(nn.Module):
-    """Replaces vectors by the nearest of a set of codes, which follow them as a moving average.
-
-    Vectors and codes have length 1. Codes start from k-means of the first batch; one that nobody used for long
-    moves to a vector of the batch. Gradients pass as if nothing had been replaced.
-
-    Args:
-        codes: Number of codes.
-        dim: Length of a vector.
-        decay: Of the moving average.
-
-    Source:
-        van den Oord et al. (2017), https://arxiv.org/abs/1711.00937, appendix A.1.
-
-    Example:
-        >>> quantiser = Quantiser(4, 2)
-        >>> quantised, labels, distance = quantiser(torch.randn(1, 16, 2))
-        >>> labels.shape
-        torch.Size([1, 16])
-    """
-
-    vectors: Tensor
-    counts: Tensor
-    started: Tensor
-
-    def __init__(self, codes: int, dim: int, decay: float = 0.99) -> None:
-        super().__init__()
-        self.decay = decay
-        self.register_buffer("vectors", functional.normalize(torch.randn(codes, dim), dim=-1))
-        self.register_buffer("counts", torch.ones(codes))
-        self.register_buffer("started", torch.tensor(False))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantise.
-
-        Args:
-            x: (..., D).
-
-        Returns:
-            The codes (..., D) of length 1, their numbers (...), and the mean squared distance that pulls `x`
-            towards them.
-        """
-        unit = functional.normalize(x.float(), dim=-1)
-        flat = unit.detach().flatten(0, -2)
-        if self.training and not bool(self.started):
-            self._start(flat)
-        labels = functional.linear(flat, self.vectors).argmax(-1)
-        codes = functional.embedding(labels, self.vectors).view_as(unit)
-        if self.training:
-            self._follow(flat, labels)
-        distance = (unit - codes).square().sum(-1).mean()
-        return unit + (codes - unit).detach(), labels.view(unit.shape[:-1]), distance
-
-    def _start(self, flat: Tensor) -> None:
-        count = len(self.vectors)
-        # A batch may have fewer vectors than there are codes; the rest stays random.
-        found = functional.normalize(fit_kmeans(flat, min(count, len(flat)), iterations=10), dim=-1)
-        self.vectors[: len(found)] = found
-        self.vectors.copy_(copy_of_first(self.vectors))
-        self.started.fill_(True)
-
-    @torch.no_grad()
-    def _follow(self, flat: Tensor, labels: Tensor) -> None:
-        used = sum_over_processes(torch.bincount(labels, minlength=len(self.vectors)).to(flat))
-        sums = sum_over_processes(torch.zeros_like(self.vectors).index_add_(0, labels, flat))
-        self.counts.lerp_(used, 1.0 - self.decay)
-        means = functional.normalize(sums, dim=-1)
-        moved = functional.normalize(self.vectors.lerp(means, 1.0 - self.decay), dim=-1)
-        self.vectors.copy_(torch.where(used.unsqueeze(1) > 0, moved, self.vectors))
-        unused = self.counts < _UNUSED
-        if bool(unused.any()):
-            others = torch.randint(len(flat), (int(unused.sum()),))
-            self.vectors[unused] = copy_of_first(flat[others.to(flat.device)])
-            self.counts[unused] = 1.0
 
 
 class LearnedTokenizer(nn.Module):
@@ -180,11 +105,14 @@ class LearnedTokenizer(nn.Module):
         self.guess = Linear(dim, dim)
 
     @torch.no_grad()
-    def forward(self, fbank: Tensor) -> Tensor:
-        """Labels (B, N) int64 of the patches of a spectrogram (B, T, F)."""
+    def forward(self, fbank: Tensor, padding: Tensor | None = None) -> Tensor:
+        """Labels (B, N) int64 of the patches of a spectrogram (B, T, F).
+
+        `padding`: (B, N) bool, True for patches of padding, or None.
+        """
         was_training = self.training
         self.eval()
-        labels = self.quantiser(self.down(self.backbone(fbank)))[1]
+        labels = self.quantiser(self.down(self.backbone(fbank, padding)))[1]
         self.train(was_training)
         return labels
 
@@ -234,3 +162,12 @@ class LearnedTokenizer(nn.Module):
         )
         tokenizer.load_state_dict(state)
         return tokenizer.requires_grad_(False).eval()
+
+
+def _normalised(patches: Tensor, padding: Tensor | None) -> Tensor:
+    """Patches (B, N, P) with mean 0 and variance 1 over those of a clip that are not padding."""
+    weight = patches.new_ones(patches.shape[:2]) if padding is None else (~padding).to(patches)
+    weight = (weight / weight.sum(1, keepdim=True).clamp(min=1.0)).unsqueeze(-1)
+    centred = patches - (patches * weight).sum(1, keepdim=True).mean(-1, keepdim=True)
+    variance = (centred.square() * weight).sum(1, keepdim=True).mean(-1, keepdim=True)
+    return centred * (variance + 1e-5).rsqrt()

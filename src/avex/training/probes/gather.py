@@ -103,11 +103,13 @@ def check_store(config: ProbeConfig, header: StoreHeader) -> None:
             "Embed again with "
             f"--layers {','.join(wanted)}, or set target_layers to {stored}."
         )
-    if config.aggregation not in ("none", "concat", header.pooling):
+    # A head for vectors takes means of what is not pooled; one for sequences takes windows as they are.
+    unpooled = config.aggregation in ("none", "concat")
+    expected = "mean" if unpooled else config.aggregation
+    if header.pooling != expected and not config.reads_sequences:
         raise ConfigError(
-            f"The probe has aggregation='{config.aggregation}', but the store was pooled by "
-            f"'{header.pooling}'. Embed "
-            f"again with --aggregation {config.aggregation}, or set aggregation to '{header.pooling}'."
+            f"The probe has aggregation='{config.aggregation}', but the store was pooled by '{header.pooling}'. "
+            f"Embed again with --aggregation {expected}, or set aggregation to '{header.pooling}'."
         )
 
 

@@ -28,6 +28,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "attention_pooling": {"num_heads": 4},
 }
 _SUFFIXES = (".yml", ".yaml")
+_POOLED = ("mean", "max", "cls_token")
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,11 @@ def make_config(choice: ProbeChoice, layers: Sequence[str], aggregation: str) ->
     if choice is None or isinstance(choice, (str, Path)):
         name = str(choice or "linear")
         choice = {"probe_type": name, **_DEFAULTS.get(name, {})}
-    values = {"target_layers": list(layers), **choice}
     try:
-        return ProbeConfig(**values)
+        config = ProbeConfig(**{"target_layers": list(layers), **choice})
+        if "aggregation" in choice or config.aggregation == "none" or aggregation not in _POOLED:
+            return config
+        return ProbeConfig(**{"target_layers": list(layers), **choice, "aggregation": aggregation})
     except ValidationError as error:
         problems = "; ".join(str(problem["msg"]).removeprefix("Value error, ") for problem in error.errors())
         raise ConfigError(f"The probe cannot be configured: {problems}") from error

@@ -66,8 +66,13 @@ def from_store(
     if several is None:
         partly = unit == "window" and table.start_s is not None
         several = any(len(labels) > 1 or (partly and not labels) for labels, _ in labelled)
+    if several is False:
+        _check_single(known, [labels for labels, _ in labelled], table)
     kept = [i for i, (labels, _) in enumerate(labelled) if labels or several]
     notes = _notes(windows, matched, by_file, len(known) - len(kept), unit)
+    if multilabel is None and several:
+        mixed = sum(len(labels) > 1 for labels, _ in labelled)
+        notes += (_mixed_note(mixed, len(known), unit),) if mixed else ()
     if not kept:
         raise ConfigError(f"No {unit} of the store has a label in the {table.source}. {' '.join(notes)}")
     return Examples(
@@ -178,6 +183,21 @@ def _labels_of(
             labels.update(dict.fromkeys(table.labels[row]))
             speaking.append(row)
     return tuple(labels), tuple(speaking or rows)
+
+
+def _check_single(entities: Sequence[_Entity], labels: Sequence[tuple[str, ...]], table: LabelTable) -> None:
+    for entity, own in zip(entities, labels, strict=True):
+        if len(own) > 1:
+            raise ConfigError(
+                f"'{entity.name}' has {len(own)} labels in the {table.source}: {', '.join(own)}. One label each was "
+                "asked for. Correct the table, or allow several (multilabel=True, --multilabel)."
+            )
+
+
+def _mixed_note(mixed: int, total: int, unit: str) -> str:
+    return (
+        f"{mixed} of {total} {unit}s have several labels, so each class is decided on its own (multi-label)."
+    )
 
 
 def _notes(

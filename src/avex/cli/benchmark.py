@@ -1,0 +1,205 @@
+"""`avex benchmark`: a benchmark of one's own recordings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from avex._core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from avex.data.clips import Clip
+
+app = typer.Typer(help="Benchmarks of your own recordings.", no_args_is_help=True, add_completion=False)
+
+WINDOWS, DIVIDING = "Selection tables", "Splits"
+
+
+@app.callback()
+def _group() -> None:
+    """Benchmarks of your own recordings."""
+
+
+@app.command("new")
+def new_command(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="A folder per class, a table of clips (CSV, TSV, JSON lines, Parquet), or a folder of recordings.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder for the two files; default: the source's.", show_default=False
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Name of the task; default: the folder's.", show_default=False),
+    ] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option("--label-column", help="Column of the labels of a table.", show_default=False),
+    ] = None,
+    tables: Annotated[
+        str | None,
+        typer.Option(
+            "--tables",
+            metavar="GLOB",
+            help="Selection tables in FOLDER (Raven, Audacity, ...): recordings are cut into windows.",
+            rich_help_panel=WINDOWS,
+            show_default=False,
+        ),
+    ] = None,
+    window: Annotated[
+        float, typer.Option("--window", help="Length of a window in seconds.", rich_help_panel=WINDOWS)
+    ] = 5.0,
+    hop: Annotated[
+        float | None,
+        typer.Option(
+            "--hop",
+            help="Distance of two windows in seconds; default: the length.",
+            rich_help_panel=WINDOWS,
+            show_default=False,
+        ),
+    ] = None,
+    min_overlap: Annotated[
+        float,
+        typer.Option(
+            "--min-overlap",
+            min=0,
+            max=0.99,
+            help="An event counts if it fills more than this share of the shorter of event and window.",
+            rich_help_panel=WINDOWS,
+        ),
+    ] = 0.2,
+    folds: Annotated[
+        int, typer.Option("--folds", min=2, help="Number of folds.", rich_help_panel=DIVIDING)
+    ] = 5,
+    test: Annotated[
+        float | None,
+        typer.Option(
+            "--test",
+            help="Share of a fixed test, instead of folds.",
+            rich_help_panel=DIVIDING,
+            show_default=False,
+        ),
+    ] = None,
+    validation: Annotated[
+        float,
+        typer.Option(
+            "--validation", help="Share of the validation, beside --test.", rich_help_panel=DIVIDING
+        ),
+    ] = 0.1,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group",
+            metavar="PATTERN",
+            help="Regular expression: files with the same match (a site, a bird) stay on one side.",
+            rich_help_panel=DIVIDING,
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the order.", rich_help_panel=DIVIDING)] = 42,
+    license: Annotated[str, typer.Option("--license", help="Licence of the recordings.")] = "not stated",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+) -> None:
+    """Make a benchmark of labelled recordings: a manifest with splits, and a card to evaluate on.
+
+    Clips of one recording stay on one side of a split, and every class is on both.
+
+    Examples:
+
+      avex benchmark new my_clips
+
+      avex benchmark new clips.csv --test 0.2 --group '^([^_]+)_'
+
+      avex benchmark new recordings --tables '*.txt' --window 3 --name dawn
+    """
+    from avex.data.building import Shares, build_benchmark, group_by_name
+
+    clips = _clips(source, label_column, tables, window, hop, min_overlap)
+    if group is not None:
+        clips = group_by_name(clips, group)
+    folder = out or (source if source.is_dir() else source.parent)
+    built = build_benchmark(
+        clips,
+        folder,
+        name or (source.name if source.is_dir() else source.stem),
+        shares=Shares(None if test is not None else folds, test or 0.0, validation, seed),
+        license=license,
+        overwrite=overwrite,
+    )
+    typer.echo(f"{sum(built.counts.values())} clips, {len(built.classes)} classes")
+    typer.echo("  " + ", ".join(f"{part} {count}" for part, count in built.counts.items()))
+    for label, count in built.classes.items():
+        typer.echo(f"  {label}: {count}")
+    typer.echo(f"Wrote {built.manifest}\nWrote {built.card}")
+
+
+def _clips(
+    source: Path,
+    label_column: str | None,
+    tables: str | None,
+    window: float,
+    hop: float | None,
+    min_overlap: float,
+) -> list[Clip]:
+    from avex.data.manifest import read_manifest
+
+    if tables is None:
+        return read_manifest(source, label_column=label_column)
+    from avex.data.windows import windows_from_events
+    from avex.detection.read import read_table
+
+    if not source.is_dir():
+        raise ConfigError(f"--tables looks for tables in a folder, but '{source}' is none.")
+    files = sorted(source.rglob(tables))
+    if not files:
+        raise ConfigError(f"No file in '{source}' matches '{tables}'.")
+    found = _recordings(source)
+    events = [
+        replace(event, recording=_recording(event.recording, table, found))
+        for table in files
+        for event in read_table(table)
+    ]
+    quiet = {_recording(table.name.split(".")[0], table, found) for table in files}
+    durations = _durations({event.recording for event in events} | quiet, source)
+    return windows_from_events(
+        events, durations, window_s=window, hop_s=hop, min_overlap=min_overlap, root=source
+    )
+
+
+def _recordings(folder: Path) -> dict[str, list[str]]:
+    """Recordings below a folder, by file name and by its stem."""
+    from avex.data.manifest import AUDIO_SUFFIXES
+
+    found: dict[str, list[str]] = {}
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in AUDIO_SUFFIXES and not file.name.startswith("."):
+            for key in {file.name, file.stem}:
+                found.setdefault(key, []).append(file.relative_to(folder).as_posix())
+    return found
+
+
+def _recording(name: str, table: Path, found: dict[str, list[str]]) -> str:
+    """The recording that a table speaks of; it may name it without folder or ending."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    choices = found.get(last) or found.get(Path(last).stem) or []
+    if len(choices) != 1:
+        said = "is not in the folder" if not choices else f"could be {' or '.join(map(repr, choices))}"
+        raise ConfigError(f"Table '{table}' speaks of '{name}', which {said}.")
+    return choices[0]
+
+
+def _durations(names: set[str], folder: Path) -> dict[str, float]:
+    from avex.audio import info
+
+    return {name: info(folder / name).duration_s for name in sorted(names)}

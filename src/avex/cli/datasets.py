@@ -1,0 +1,163 @@
+"""`avex datasets`: tasks and benchmarks, and whether their data are here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from avex.configs.cards import TaskCard
+
+app = typer.Typer(
+    help="Tasks and benchmarks to evaluate on, and their data.", no_args_is_help=True, add_completion=False
+)
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="FOLDER",
+        help="Folder that holds the folders of all datasets, instead of AVEX_DATA.",
+        show_default=False,
+    ),
+]
+_TITLES = ("Task", "Kind", "Classes", "Main metric", "Here", "Description")
+
+
+@app.command("list")
+def list_command(
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:
+    """List tasks and benchmarks, and which of them have their data on this machine.
+
+    Examples:
+
+      avex datasets list
+
+      avex datasets list --data /data --json
+    """
+    from avex.data.cards import benchmark_card, benchmark_names, task_card, task_names
+
+    tasks = {name: _facts(task_card(name), data) for name in task_names()}
+    benchmarks = {name: benchmark_card(name) for name in benchmark_names()}
+    if as_json:
+        described = {name: card.model_dump(exclude_none=True) for name, card in benchmarks.items()}
+        typer.echo(json.dumps({"tasks": tasks, "benchmarks": described}, indent=2))
+        return
+    keys = ("task", "num_classes", "main_metric", "here", "description")
+    rows = [(name, *(_cell(facts[key]) for key in keys)) for name, facts in tasks.items()]
+    _print_table([_TITLES, *rows])
+    typer.echo("\nBenchmarks")
+    _print_table(
+        [(f"  {name}", f"{len(card.tasks)} tasks", card.description) for name, card in benchmarks.items()]
+    )
+    typer.echo("\nHow to obtain the data of a task: avex datasets path TASK")
+
+
+@app.command("check")
+def check_command(
+    names: Annotated[
+        list[str], typer.Argument(metavar="TASK", help="Tasks, benchmarks or card files.", show_default=False)
+    ],
+    data: Data = None,
+) -> None:
+    """Verify local data against the cards: files, recordings, numbers of clips, classes, leakage between splits.
+
+    Examples:
+
+      avex datasets check small --data recordings
+
+      avex datasets check my_task.yml
+    """
+    from avex.data.checking import check_task
+
+    failed = False
+    for card in _cards(names):
+        result = check_task(card, data)
+        counts = ", ".join(f"{count} {part}" for part, count in result.parts.items())
+        verdict = f"OK  {counts}, {result.num_classes} classes" if result.passed else "FAILED"
+        typer.echo(f"{card.name}: {verdict}")
+        for problem in result.problems:
+            typer.echo("  " + problem.replace("\n", "\n  "), err=True)
+        failed |= not result.passed
+    if failed:
+        sys.exit(1)
+
+
+@app.command("path")
+def path_command(
+    name: Annotated[
+        str | None, typer.Argument(metavar="TASK", help="Task or card file.", show_default=False)
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Print where data are looked for, and how to obtain those of a task.
+
+    Examples:
+
+      avex datasets path
+
+      avex datasets path dog_classification --data /data
+    """
+    from avex.data.cards import task_card
+    from avex.data.presence import is_present, task_folder
+    from avex.data.roots import VARIABLE, data_folder
+
+    folder = data_folder(data)
+    if name is None:
+        typer.echo(
+            str(folder) if folder else f"{VARIABLE} is not set. Set it: export {VARIABLE}=/path/to/data"
+        )
+        return
+    card = task_card(name)
+    if folder is None and all(part.data_root is None for part in card.parts().values()):
+        typer.echo(f"{VARIABLE} is not set. Set it: export {VARIABLE}=/path/to/data")
+    else:
+        here = "" if is_present(card, data) else " (not there, or not complete)"
+        typer.echo(f"{task_folder(card, data)}{here}")
+    typer.echo(f"Files:    {', '.join(card.layout.files)}")
+    if card.layout.description:
+        typer.echo(f"          {card.layout.description}")
+    typer.echo(f"Licence:  {card.license}")
+    typer.echo(f"Obtain:   {card.obtain.strip()}")
+
+
+def _facts(card: TaskCard, data: Path | None) -> dict[str, Any]:
+    from avex.data.presence import is_present
+
+    return {
+        "task": card.task,
+        "num_classes": card.num_classes,
+        "main_metric": card.main_metric or card.metrics[0],
+        "here": is_present(card, data),
+        "license": card.license,
+        "description": card.description,
+    }
+
+
+def _cards(names: list[str]) -> list[TaskCard]:
+    """Cards of tasks, of all tasks of benchmarks, and of files."""
+    from avex.data.cards import benchmark_card, benchmark_names, task_card
+
+    found: dict[str, TaskCard] = {}
+    for name in names:
+        for task in benchmark_card(name).tasks if name in benchmark_names() else [name]:
+            found[task] = task_card(task)
+    return list(found.values())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]))]
+    for row in rows:
+        typer.echo("".join(map(str.ljust, row, widths)).rstrip())

@@ -1,0 +1,150 @@
+"""What there is to do: every experiment on every task in every mode, and what is done already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from avex._core.errors import AvexError, ConfigError
+from avex.configs import ProbeConfig
+from avex.configs.evaluation import EvaluateConfig, ExperimentConfig
+from avex.data.cards import find_benchmark
+from avex.data.tasks import open_task
+from avex.evaluation.cache import SCHEMA as CACHE_SCHEMA
+from avex.evaluation.models import ModelSource
+from avex.evaluation.modes import not_applicable
+from avex.evaluation.results import SCHEMA, identity, result_path
+from avex.evaluation.scoring import check_metrics
+from avex.evaluation.tasks import Task
+
+Status = Literal["run", "done", "skip", "blocked"]
+
+# Settings of the evaluation that a mode's result depends on, besides model, task and seed.
+_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "probe": ("training_params", "bootstrap_samples"),
+    "finetune": ("training_params", "bootstrap_samples"),
+    "retrieval": ("retrieval_k", "bootstrap_samples"),
+    "clustering": ("bootstrap_samples",),
+    "fewshot": ("few_shot",),
+    "knn": ("knn_neighbors", "bootstrap_samples"),
+}
+# Of training_params, what has no part in the numbers.
+_NO_PART = {"log_steps"}
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One result to be.
+
+    Attributes:
+        experiment: The experiment.
+        source: Its model.
+        probe: Its probe, as the mode needs it.
+        task: Name of the task.
+        opened: The task; None if its data are not there.
+        mode: What to do.
+        status: `run`, `done` (the result is there), `skip` (makes no sense) or `blocked` (something is missing).
+        reason: Why it is not run.
+        settings: All that determines the result.
+        path: Where the result is, or will be; None if it is blocked.
+    """
+
+    experiment: ExperimentConfig
+    source: ModelSource
+    probe: ProbeConfig
+    task: str
+    opened: Task | None
+    mode: str
+    status: Status
+    reason: str = ""
+    settings: Mapping[str, Any] | None = None
+    path: Path | None = None
+
+    @property
+    def online(self) -> bool:
+        """Whether the model itself is needed in training, rather than its embeddings."""
+        return self.mode == "finetune" or (self.mode == "probe" and self.probe.get_training_mode())
+
+    @property
+    def pooling(self) -> str:
+        """How embeddings are pooled for this job."""
+        if self.mode == "probe" and self.probe.reads_sequences:
+            return "none"
+        return self.probe.aggregation if self.probe.aggregation in ("max", "cls_token") else "mean"
+
+
+def plan_jobs(config: EvaluateConfig) -> list[Job]:
+    """List all jobs of an evaluation, experiment by experiment; nothing is loaded and no audio is opened.
+
+    Raises:
+        ConfigError: The configuration contradicts itself, or results are there under `overwrite: never`.
+        UnknownNameError: There is no such model, task or benchmark.
+    """
+    benchmark = find_benchmark(config.dataset_config)
+    opened = [(item.name, *_open(item, config)) for item in benchmark.evaluation_sets]
+    jobs = []
+    for experiment in config.experiments:
+        source = ModelSource.of(experiment, config.device, config.seed)
+        described = source.describe()
+        for name, task, problem in opened:
+            for mode in config.eval_modes:
+                job = Job(experiment, source, _probe(experiment, mode), name, task, mode, "blocked", problem)
+                jobs.append(job if task is None else _settled(job, task, config, described))
+    _check_overwrite(config, jobs)
+    return jobs
+
+
+def _open(item: Any, config: EvaluateConfig) -> tuple[Task | None, str]:
+    """The task, or why it cannot be opened: one that is missing must not hide the others."""
+    try:
+        task = Task.of(open_task(item, config.data_root, seed=config.seed))
+        check_metrics(task.metrics, task.multi_label, len(task.classes))
+        task.audio_digest()
+    except AvexError as error:
+        return None, str(error)
+    return task, ""
+
+
+def _probe(experiment: ExperimentConfig, mode: str) -> ProbeConfig:
+    probe = experiment.get_probe_config()
+    if mode == "finetune":
+        return probe.model_copy(update={"freeze_backbone": False, "online_training": True})
+    return probe
+
+
+def _settled(job: Job, task: Task, config: EvaluateConfig, model: Mapping[str, Any]) -> Job:
+    reason = not_applicable(job.mode, task)
+    if reason is not None:
+        return replace(job, status="skip", reason=reason)
+    chosen = config.model_dump(mode="json", include=set(_SETTINGS[job.mode]))
+    if "training_params" in chosen:
+        chosen["training_params"] = {k: v for k, v in chosen["training_params"].items() if k not in _NO_PART}
+    settings = {
+        "schema": [SCHEMA, CACHE_SCHEMA],
+        "model": model,
+        "probe": job.probe.model_dump(mode="json"),
+        "task": [task.name, task.version, task.digest(), task.metrics, task.retrieval_mode],
+        "max_seconds": task.max_seconds,
+        "mode": job.mode,
+        "seed": config.seed,
+        "device": config.device.partition(":")[0],
+        **chosen,
+    }
+    path = result_path(
+        Path(config.save_dir), task.name, job.experiment.run_name, job.mode, identity(settings)
+    )
+    done = path.is_file() and config.overwrite != "always"
+    status: Status = "done" if done else "run"
+    reason = "the result is there" if done else ""
+    return replace(job, status=status, reason=reason, settings=settings, path=path)
+
+
+def _check_overwrite(config: EvaluateConfig, jobs: list[Job]) -> None:
+    done = [job for job in jobs if job.status == "done"]
+    if config.overwrite == "never" and done:
+        raise ConfigError(
+            f"{len(done)} of {len(jobs)} results are there already, the first is '{done[0].path}'. Choose another "
+            "save_dir, or overwrite: only-missing (keep them) or always (make them anew)."
+        )

@@ -1,0 +1,208 @@
+"""What can be known to be wrong before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from avex._core.errors import AudioError, AvexError, ConfigError
+from avex.audio import info
+from avex.configs.augmentation import NoiseAugment
+from avex.configs.training import RunConfig
+from avex.data.augmentation.noise import find_noise
+from avex.data.clips import Clip, missing_recordings
+from avex.data.grouping import check_parts
+from avex.models.base_model import ModelBase
+from avex.training.building import build_run_objective, build_training_model
+from avex.training.data import TrainingData, load_training_data
+from avex.training.loader import texts_of
+from avex.training.metrics import find_metric
+from avex.training.objectives import Objective
+from avex.training.trackers import check_tracker
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found.
+
+    Attributes:
+        problems: What would stop the training or make it worthless.
+        notes: What is worth knowing.
+    """
+
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are no problems."""
+        return not self.problems
+
+
+def check_run(config: RunConfig) -> CheckReport:
+    """Check everything about a run that can be checked without training.
+
+    All problems are collected, not just the first one. The header of every recording is read.
+
+    Args:
+        config: The run.
+    """
+    problems, notes = [], []
+    try:
+        data = load_training_data(config)
+    except (AvexError, OSError) as error:
+        return CheckReport((str(error), *_settings(config)), ())
+    problems += _settings(config) + find_problems(config, data) + _unreadable(data)
+    notes += describe(data) + find_oddities(data)
+    try:
+        model = build_training_model(config, data.num_classes)
+        build_run_objective(config, data, model)
+        problems += model_problems(config, data, model)
+        notes.append(_sizes(model))
+    except (AvexError, OSError, ValueError, NotImplementedError) as error:
+        problems.append(str(error))
+    return CheckReport(tuple(problems), tuple(notes))
+
+
+def ready(config: RunConfig) -> tuple[TrainingData, Objective]:
+    """Load and build what a run needs, and refuse to start what cannot end well.
+
+    Raises:
+        ConfigError: All problems that were found.
+    """
+    data = load_training_data(config)
+    problems = _settings(config) + find_problems(config, data)
+    if not problems:
+        model = build_training_model(config, data.num_classes)
+        problems = model_problems(config, data, model)
+    if problems:
+        raise ConfigError(f"This training cannot start: {' '.join(problems)}")
+    return data, build_run_objective(config, data, model)
+
+
+def find_problems(config: RunConfig, data: TrainingData) -> list[str]:
+    """Problems of the clips and their labels."""
+    problems = []
+    for name, clips in data.parts.items():
+        if missing := missing_recordings(clips):
+            problems.append(
+                f"{len(missing)} recordings of the {name} clips are missing: "
+                f"{', '.join(map(repr, map(str, missing[:_SHOWN])))}{' ...' if len(missing) > _SHOWN else ''}."
+            )
+    if config.label_type == "text":
+        silent = [
+            clip.id for clip in (*data.train, *data.validation) if not texts_of(clip.extra.get("text_label"))
+        ]
+        if silent:
+            problems.append(f"{len(silent)} clips have no text_label, the first is '{silent[0]}'.")
+    if data.encoder is not None:
+        problems += _label_problems(data)
+    return problems
+
+
+def _label_problems(data: TrainingData) -> list[str]:
+    assert data.encoder is not None
+    problems = []
+    if data.num_classes < 2 and not data.encoder.multi_label:
+        problems.append(
+            f"There is one class only, '{data.encoder.classes[0]}': nothing to tell apart. Add classes, or set "
+            "multilabel: true for a detector."
+        )
+    learned = {label for clip in data.train for label in clip.labels}
+    for name in ("validation", "test"):
+        unseen = {label for clip in data.parts.get(name, ()) for label in clip.labels} - learned
+        if unseen:
+            problems.append(
+                f"{len(unseen)} classes of the {name} clips have no training clip, so they cannot be learned: "
+                f"{', '.join(map(repr, sorted(unseen)[:_SHOWN]))}. Add clips, or filter these out."
+            )
+    return problems
+
+
+def find_oddities(data: TrainingData) -> list[str]:
+    """What is suspicious, but may be meant."""
+    notes = []
+    try:
+        check_parts(data.parts)
+    except ConfigError as error:
+        notes.append(f"Leakage: {error}")
+    if data.encoder is not None:
+        learned = {label for clip in data.train for label in clip.labels}
+        unused = [name for name in data.encoder.classes if name not in learned]
+        if unused:
+            notes.append(
+                f"{len(unused)} classes of the label map have no training clip, such as '{unused[0]}'."
+            )
+    return notes
+
+
+def model_problems(config: RunConfig, data: TrainingData, model: ModelBase) -> list[str]:
+    """Problems of the model with the data."""
+    problems = []
+    if "sr" in config.model_fields_set and config.sr != model.sample_rate:
+        problems.append(
+            f"sr is {config.sr} Hz, but the model hears {model.sample_rate} Hz. Recordings are resampled to the "
+            "model's rate: leave sr out, or set model_spec.audio_config.sample_rate."
+        )
+    if model.window_seconds is None and not config.sampling.bucket_by_length and _lengths_differ(data.train):
+        problems.append(
+            "The model has no window length and clips differ in length. Set "
+            "model_spec.audio_config.target_length_seconds, or sampling.bucket_by_length: true."
+        )
+    return problems
+
+
+def _lengths_differ(clips: tuple[Clip, ...]) -> bool:
+    lengths = {clip.duration_s for clip in clips}
+    return len(lengths) > 1 or None in lengths
+
+
+def _settings(config: RunConfig) -> list[str]:
+    problems = []
+    checks: list[Callable[[], object]] = [partial(check_tracker, config)]
+    if config.label_type == "supervised":
+        checks += [partial(find_metric, name) for name in config.metrics]
+    noises = [item for item in config.augmentations if isinstance(item, NoiseAugment)]
+    checks += [partial(find_noise, item.noise_dirs) for item in noises]
+    for check in checks:
+        try:
+            check()
+        except AvexError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _unreadable(data: TrainingData) -> list[str]:
+    problems, seen = [], set()
+    for clip in (*data.train, *data.validation):
+        if clip.path in seen or not clip.path.is_file():
+            continue
+        seen.add(clip.path)
+        try:
+            duration = info(clip.path).duration_s
+        except AudioError as error:
+            problems.append(str(error))
+            continue
+        if clip.start_s >= duration:
+            problems.append(
+                f"Clip '{clip.id}' begins at {clip.start_s:g} s, but its recording lasts {duration:g} s."
+            )
+    return problems
+
+
+def describe(data: TrainingData) -> list[str]:
+    """Sizes of the parts."""
+    sizes = ", ".join(f"{name} {len(clips)}" for name, clips in data.parts.items())
+    classes = f"; {data.num_classes} classes" if data.encoder is not None else ""
+    return [f"Clips: {sizes}{classes}."]
+
+
+def _sizes(model: ModelBase) -> str:
+    count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    seconds = "clips of any length" if model.window_seconds is None else f"{model.window_seconds:g} s"
+    return (
+        f"Model: {type(model).__name__}, {count:,} trainable parameters, {model.sample_rate} Hz, {seconds}."
+    )

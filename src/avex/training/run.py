@@ -1,0 +1,229 @@
+"""A training run from its configuration to a model that `load_model` reads."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
+
+from avex._core.errors import ConfigError
+from avex.configs.training import RunConfig
+from avex.training.callbacks import ClusteringCallback
+from avex.training.checkpoint import (
+    BEST,
+    FOLDER,
+    AtomicCheckpointIO,
+    Checkpointer,
+    find_checkpoint,
+    stored_checkpoints,
+)
+from avex.training.curves import write_curves
+from avex.training.datamodule import TrainingDataModule
+from avex.training.environment import save_run_facts
+from avex.training.module import TrainingModule
+from avex.training.preflight import describe, find_oddities, ready
+from avex.training.processes import Processes, find_processes
+from avex.training.result import export_model
+from avex.training.trackers import METRICS, FileLogger, build_loggers, read_metrics
+
+logger = logging.getLogger(__name__)
+
+_RUN_FOLDER = "AVEX_RUN_FOLDER"
+_DEBUG_BATCHES = 2
+_CHATTY = ("lightning", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric")
+_ADVICE = (
+    ".*does not have many workers.*",
+    ".*GPU available but not used.*",
+    ".*`isinstance\\(treespec, LeafSpec\\)`.*",
+    ".*in eval mode at the start of training.*",
+    ".*Starting from v1.9.0.*",
+    ".*The ``srun`` command is available.*",
+    ".*find_unused_parameters=True was specified.*",
+    ".*No device id is provided.*",
+)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training leaves behind.
+
+    Attributes:
+        folder: Folder of the run.
+        model: Card of the trained model, for `load_model`; None on processes other than the first.
+        metrics: Latest value of each metric.
+        best: Best value of the monitored metric, None without a validation.
+        monitor: Its name.
+        steps: Optimiser steps done.
+    """
+
+    folder: Path
+    model: Path | None
+    metrics: dict[str, float]
+    best: float | None
+    monitor: str
+    steps: int
+
+
+def train(config: RunConfig, *, resume: bool = False, progress: bool = False) -> TrainingResult:
+    """Train a model.
+
+    The run's folder is `output_dir/run_name`, or `output_dir/TIME` without a name.
+
+    Args:
+        config: The run.
+        resume: Go on from the newest checkpoint in the run's folder, or start if there is none.
+        progress: Show a progress bar.
+
+    Returns:
+        Where everything is, and how good it is.
+
+    Raises:
+        ConfigError: The training cannot start; with all reasons.
+        TrainingDivergedError: The loss is no longer a number.
+
+    Example:
+        >>> result = train(RunConfig.from_sources("run.yml"))      # doctest: +SKIP
+        >>> load_model(result.model)                               # doctest: +SKIP
+    """
+    processes = find_processes(config)
+    data, objective = ready(config)
+    for note in [*describe(data), *find_oddities(data)]:
+        logger.info(note)
+    folder, checkpoint = _folder(config, resume, processes)
+    if processes.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_run_facts(folder, config, data.encoder)
+    module = TrainingModule(config, data, objective)
+    datamodule = TrainingDataModule(config, data, objective.model)
+    checkpointer = Checkpointer(folder, config)
+    loggers = build_loggers(config, folder)
+    trainer = _trainer(config, processes, folder, [checkpointer], loggers, bool(data.validation), progress)
+    if checkpoint is not None:
+        _rewind(loggers[0], checkpoint)
+    with quiet_lightning():
+        trainer.fit(module, datamodule, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
+    best = folder / FOLDER / BEST
+    card = None
+    if trainer.is_global_zero:
+        card = export_model(folder, config, data, objective, best if best.is_file() else None)
+        write_curves(read_metrics(folder / METRICS), folder)
+    trainer.strategy.barrier("the model is written")
+    return TrainingResult(
+        folder, card, module.latest, checkpointer.best, checkpointer.monitor, trainer.global_step
+    )
+
+
+def _folder(config: RunConfig, resume: bool, processes: Processes) -> tuple[Path, Path | None]:
+    """Folder of the run, and the checkpoint to go on from."""
+    if config.resume_from_checkpoint is not None:
+        checkpoint = find_checkpoint(config.resume_from_checkpoint)
+        folder = checkpoint.parent.parent if checkpoint.parent.name == FOLDER else checkpoint.parent
+        return folder, checkpoint
+    if config.run_name is None and resume:
+        raise ConfigError("--resume needs run_name: without one every run gets a folder of its own.")
+    if config.run_name is None and processes.world_size > 1 and _RUN_FOLDER not in os.environ:
+        raise ConfigError("Several processes need run_name, to agree on the folder of the run.")
+    name = config.run_name or os.environ.get(_RUN_FOLDER) or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder = Path(config.output_dir).expanduser() / name
+    found = stored_checkpoints(folder / FOLDER)
+    if resume:
+        return folder, found[-1] if found else None
+    if found and processes.first:
+        raise ConfigError(
+            f"There is a training in '{folder}' already. Go on with it (--resume), choose another run_name, or "
+            "remove it."
+        )
+    return folder, None
+
+
+def _trainer(
+    config: RunConfig,
+    processes: Processes,
+    folder: Path,
+    callbacks: list[pl.Callback],
+    loggers: list[Any],
+    validates: bool,
+    progress: bool,
+) -> pl.Trainer:
+    params = config.training_params
+    clustering = config.clustering_eval
+    if clustering is not None and clustering.enabled:
+        callbacks = [ClusteringCallback(clustering), *callbacks]
+    validates = validates and not params.skip_validation
+    with quiet_lightning():
+        return pl.Trainer(
+            accelerator=processes.accelerator,
+            devices=processes.devices,
+            num_nodes=processes.num_nodes,
+            strategy=_strategy(config, processes),
+            precision=_precision(config, processes),
+            max_epochs=1 if config.debug_mode else params.train_epochs,
+            max_steps=params.max_steps or -1,
+            limit_train_batches=_DEBUG_BATCHES if config.debug_mode else 1.0,
+            limit_val_batches=(_DEBUG_BATCHES if config.debug_mode else 1.0) if validates else 0,
+            accumulate_grad_batches=params.accumulate_grad_batches,
+            gradient_clip_val=params.gradient_clip_val,
+            callbacks=callbacks,
+            logger=loggers,
+            plugins=[AtomicCheckpointIO()],
+            log_every_n_steps=1,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            sync_batchnorm=config.sync_batchnorm,
+            enable_checkpointing=False,
+            enable_progress_bar=progress and processes.first,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+
+
+def _strategy(config: RunConfig, processes: Processes) -> str | Strategy:
+    if config.strategy == "fsdp":
+        return FSDPStrategy(state_dict_type="full")
+    if processes.world_size == 1 and config.strategy == "auto" and not config.distributed:
+        return "auto"
+    backend = "gloo" if processes.accelerator == "cpu" else config.distributed_backend
+    # Parts that take no part in a step (a frozen stage, a layer that is dropped) are common in this field. Batch
+    # statistics are averaged before a validation instead of being sent around in every step.
+    return DDPStrategy(process_group_backend=backend, find_unused_parameters=True, broadcast_buffers=False)
+
+
+def _precision(config: RunConfig, processes: Processes) -> Any:
+    params = config.training_params
+    if not params.amp:
+        return "32-true"
+    if params.amp_dtype == "fp16" and processes.accelerator == "cpu":
+        raise ConfigError("amp_dtype 'fp16' needs a GPU; on the CPU use bf16, or amp: false.")
+    return "bf16-mixed" if params.amp_dtype == "bf16" else "16-mixed"
+
+
+def _rewind(first: Any, checkpoint: Path) -> None:
+    state = AtomicCheckpointIO().load_checkpoint(checkpoint)
+    if isinstance(first, FileLogger):
+        first.rewind(int(state["global_step"]))
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Leave out advice of Lightning that does not apply here, or that the configuration has decided."""
+    chatty = [logging.getLogger(name) for name in _CHATTY]
+    levels = [log.level for log in chatty]
+    for log in chatty:
+        log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in _ADVICE:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for log, level in zip(chatty, levels, strict=True):
+            log.setLevel(level)

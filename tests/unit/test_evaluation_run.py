@@ -1,0 +1,256 @@
+"""Whole evaluations with a tiny encoder: every mode, splits, resuming, and scikit-learn beside it."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+from avex._core.errors import ConfigError
+from avex.evaluation import EmbeddingCache, evaluate, plan_jobs, read_predictions
+from avex.evaluation.encoder import ClipEncoder
+
+_SPEC = importlib.util.spec_from_file_location(
+    "evaluation_data", Path(__file__).with_name("evaluation_data.py")
+)
+data = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(data)
+
+ALL = ["probe", "knn", "retrieval", "clustering", "fewshot"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    return folder, data.write_clips(folder / "folds"), data.write_model(folder)
+
+
+def by_mode(report):
+    return {result.mode: result for result in report.results}
+
+
+def vectors(folder, job):
+    encoder = ClipEncoder(job.source.load(), job.source.card.name, job.source.card.resampler)
+    entry = EmbeddingCache(folder / "embeddings").entry(encoder.plan, job.opened)
+    return entry.vectors("last_layer")
+
+
+def test_every_mode_gives_what_scikit_learn_gives(world, tmp_path):
+    probe = {"probe_type": "linear", "target_layers": ["last_layer"], "extra_config": {"strength": 0.01}}
+    experiments = [{"run_name": "tiny", "model": str(world[2]), "probe_config": probe}]
+    settings = data.config(tmp_path, *world[1:], eval_modes=ALL, experiments=experiments, knn_neighbors=1)
+    found = by_mode(evaluate(settings))
+    assert set(found) == set(ALL)
+    job = plan_jobs(settings)[0]
+    task, x = job.opened, vectors(tmp_path / "out", job)
+    y = task.targets().values
+    right = {"probe": [], "knn": []}
+    for r in task.rounds():
+        scaler = StandardScaler().fit(x[r.train])
+        model = LogisticRegression(C=0.01, max_iter=3000).fit(scaler.transform(x[r.train]), y[r.train])
+        right["probe"] += list(model.predict(scaler.transform(x[r.test])) == y[r.test])
+        near = KNeighborsClassifier(1, metric="cosine").fit(x[r.train], y[r.train])
+        right["knn"] += list(near.predict(x[r.test]) == y[r.test])
+    for mode, hits in right.items():
+        assert found[mode].main[0] == pytest.approx(np.mean(hits)), mode
+    assert found["retrieval"].scores["retrieval_precision_at_1"][0] == pytest.approx(np.mean(right["knn"]))
+    assert list(found["fewshot"].scores) == ["fewshot_1_accuracy", "fewshot_2_accuracy"]
+    assert -1 <= found["clustering"].main[0] <= 1
+    assert sum(sum(row) for row in found["probe"].details["confusion"]["counts"]) == 24
+    assert set(found["probe"].details["folds"]) == {"1", "2", "3"}
+    assert np.mean(list(found["probe"].details["folds"].values())) == pytest.approx(found["probe"].main[0])
+
+
+def test_predictions_are_of_probes_that_did_not_see_the_clip(world, tmp_path):
+    settings = data.config(tmp_path, *world[1:])
+    evaluate(settings)
+    job = plan_jobs(settings)[0]
+    saved = read_predictions(job.path)
+    assert saved.ids == tuple(clip.id for clip in job.opened.clips)
+    assert saved.rounds == job.opened.parts
+    np.testing.assert_allclose(saved.probabilities.sum(1), 1, atol=1e-5)
+
+
+def test_fixed_parts_test_the_test_part_only(world, tmp_path):
+    manifest = data.write_clips(tmp_path / "split", split=True)
+    report = evaluate(data.config(tmp_path, manifest, world[2], eval_modes=ALL))
+    found = by_mode(report)
+    assert found["probe"].clips == {"train": 12, "validation": 4, "test": 8}
+    saved = read_predictions(report.jobs[0].path)
+    assert len(saved.ids) == 8
+    assert set(saved.rounds) == {"test"}
+    assert found["retrieval"].details["mode"] == "test_vs_test"
+    assert found["retrieval"].details["queries"] == 8
+
+
+def test_the_same_again_changes_nothing_and_computes_nothing(world, tmp_path):
+    settings = data.config(tmp_path, *world[1:], eval_modes=["probe", "knn"])
+    first = evaluate(settings)
+    before = {job.path: job.path.read_bytes() for job in first.jobs}
+    again = evaluate(settings)
+    assert (again.ran, again.computed) == (0, 0)
+    assert {path: path.read_bytes() for path in before} == before
+    assert [r.main for r in again.results] == [r.main for r in first.results]
+
+
+def test_experiments_share_embeddings(world, tmp_path):
+    experiments = [
+        {"run_name": "one", "model": str(world[2]), "layers": "last_layer"},
+        {"run_name": "two", "model": str(world[2]), "layers": "layer_0,last_layer"},
+    ]
+    report = evaluate(
+        data.config(tmp_path, *world[1:], experiments=experiments, eval_modes=["probe", "retrieval"])
+    )
+    assert report.computed == 24  # each clip once, with the layers of both
+    two = next(r for r in report.results if r.experiment == "two" and r.mode == "probe")
+    assert [point["layer"] for point in two.details["layers"]] == two.model["layers"]
+    one = next(r for r in report.results if r.experiment == "one" and r.mode == "probe")
+    assert two.details["layers"][-1]["value"] == one.main[0]
+
+
+def test_weights_of_layers_are_learned(world, tmp_path):
+    probe = {"target_layers": ["all"], "aggregation": "none", "online_training": False}
+    experiments = [{"run_name": "mix", "model": str(world[2]), "probe_config": probe}]
+    result = evaluate(data.config(tmp_path, *world[1:], experiments=experiments)).results[0]
+    weights = list(result.details["layer_weights"].values())
+    assert sum(weights) == pytest.approx(1)
+    assert np.ptp(weights) > 1e-3
+    assert result.main[0] > 0.5
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_sequence_probes_from_the_cache_and_through_the_model(world, tmp_path, online):
+    probe = {
+        "probe_type": "attention_pooling",
+        "target_layers": ["last_layer"],
+        "num_heads": 1,
+        "online_training": online,
+    }
+    experiments = [{"run_name": "attention", "model": str(world[2]), "probe_config": probe}]
+    result = evaluate(data.config(tmp_path, *world[1:], experiments=experiments)).results[0]
+    assert result.model["pooling"] == "none"
+    assert ("history" in result.details) == online
+    assert 0 <= result.main[0] <= 1
+
+
+def test_fine_tuning_learns_and_is_the_same_twice(world, tmp_path):
+    params = {"train_epochs": 6, "lr": 5e-3, "batch_size": 8, "warmup_epochs": 1, "freeze_backbone_epochs": 1}
+    manifest = data.write_clips(tmp_path / "split", split=True, noise=0.05)
+    changes = {"eval_modes": ["finetune"], "training_params": params}
+    first = evaluate(data.config(tmp_path / "a", manifest, world[2], **changes)).results[0]
+    second = evaluate(data.config(tmp_path / "b", manifest, world[2], **changes)).results[0]
+    assert first.scores == second.scores
+    history = first.details["history"]["test"]
+    assert [e["epoch"] for e in history] == [1, 2, 3, 4, 5, 6]
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    assert first.details["trained_backbone"]
+
+
+def test_the_seed_given_is_the_seed_used(world, tmp_path):
+    draws = []
+    for seed in (1, 2, 1):
+        settings = data.config(tmp_path / str(len(draws)), *world[1:], eval_modes=["fewshot"], seed=seed)
+        draws.append(evaluate(settings).results[0].details["shots"][0]["values"])
+    assert draws[0] == draws[2] != draws[1]
+
+
+def test_other_weights_are_another_result(world, tmp_path):
+    other = data.write_model(world[0], seed=5)
+    first = evaluate(data.config(tmp_path, *world[1:]))
+    second = evaluate(data.config(tmp_path, world[1], other))
+    assert first.jobs[0].path != second.jobs[0].path
+    assert first.results[0].model["weights"] != second.results[0].model["weights"]
+    assert second.ran == 1
+
+
+def test_a_checkpoint_that_changed_under_its_name_is_another_result(world, tmp_path):
+    model = data.write_model(tmp_path, seed=0)
+    settings = data.config(tmp_path, world[1], model)
+    before = plan_jobs(settings)[0].path
+    (tmp_path / "tiny_beats_0.safetensors").write_bytes(
+        (world[0] / "tiny_beats_0.safetensors").read_bytes() + b""
+    )
+    assert plan_jobs(settings)[0].path == before
+    data.write_model(tmp_path / "other", seed=9)
+    (tmp_path / "tiny_beats_0.safetensors").write_bytes(
+        (tmp_path / "other/tiny_beats_9.safetensors").read_bytes()
+    )
+    assert plan_jobs(settings)[0].path != before
+
+
+def test_overwrite_says_what_becomes_of_results(world, tmp_path):
+    settings = data.config(tmp_path, *world[1:])
+    path = evaluate(settings).jobs[0].path
+    with pytest.raises(ConfigError, match="1 of 1 results are there"):
+        evaluate(settings.model_copy(update={"overwrite": "never"}))
+    stamp = path.stat().st_mtime_ns
+    assert evaluate(settings.model_copy(update={"overwrite": "always"})).ran == 1
+    assert path.stat().st_mtime_ns > stamp
+
+
+def test_modes_that_make_no_sense_are_left_out_with_a_reason(world, tmp_path):
+    manifest = tmp_path / "several.csv"
+    rows = world[1].read_text().replace("label,", "labels,").replace("frog_0.wav,frog", "frog_0.wav,frog;owl")
+    manifest.write_text("\n".join([rows.splitlines()[0], *(f"folds/{row}" for row in rows.splitlines()[1:])]))
+    (tmp_path / "folds").symlink_to(world[1].parent)
+    fields = data.settings(tmp_path, manifest, world[2], eval_modes=["clustering", "knn", "probe"])
+    wrong = plan_jobs(data.EvaluateConfig(**fields))[0]
+    assert wrong.status == "blocked"
+    assert "'accuracy' is not one of a multi-label task" in wrong.reason
+    fields["dataset_config"]["evaluation_sets"][0]["metrics"] = ["mAP"]
+    report = evaluate(data.EvaluateConfig(**fields))
+    assert [(job.mode, job.status) for job in report.jobs] == [
+        ("clustering", "skip"),
+        ("knn", "run"),
+        ("probe", "run"),
+    ]
+    assert "several" in report.jobs[0].reason
+    assert report.results[1].main_metric == "map"
+    assert "map_present" in report.results[1].scores
+
+
+def test_missing_data_do_not_hide_the_other_tasks(world, tmp_path):
+    settings = data.settings(tmp_path, *world[1:])
+    nowhere = {"dataset_name": "manifest", "data_root": str(tmp_path / "nowhere.csv"), "split": "all"}
+    settings["dataset_config"]["evaluation_sets"].insert(0, {"name": "gone", "folds": nowhere})
+    report = evaluate(data.EvaluateConfig(**settings))
+    assert [(job.task, job.status) for job in report.jobs] == [("gone", "blocked"), ("tones", "run")]
+    assert "nowhere.csv" in report.blocked[0].reason
+    assert len(report.results) == 1
+
+
+def test_tables_hold_every_result_once(world, tmp_path):
+    table = tmp_path / "tables" / "all.csv"
+    settings = data.config(
+        tmp_path, *world[1:], eval_modes=["probe", "retrieval"], results_csv_path=str(table)
+    )
+    for _ in range(2):
+        report = evaluate(settings, config_file="tiny.yml")
+    (row,) = [json.loads(line) for line in (tmp_path / "out/summary.jsonl").read_text().splitlines()]
+    found = by_mode(report)
+    assert row["test_accuracy"] == found["probe"].main[0]
+    assert row["test_accuracy_low"] == found["probe"].main[1]
+    assert row["retrieval_roc_auc"] == found["retrieval"].main[0]
+    assert (row["dataset_name"], row["evaluation_dataset_name"], row["experiment_name"]) == (
+        "ponds",
+        "tones",
+        "tiny",
+    )
+    assert row["training_batch_size"] == 8
+    (shared,) = [json.loads(line) for line in table.with_suffix(".jsonl").read_text().splitlines()]
+    assert shared["config_file"] == "tiny.yml"
+    assert shared["save_dir"] == settings.save_dir
+    simple = (tmp_path / "tables/all_simple.csv").read_text().splitlines()
+    assert simple[0].startswith("model_name,date,dataset,test_accuracy")
+    assert len(simple) == 2
+
+
+def test_a_job_knows_when_the_model_itself_is_needed(world, tmp_path):
+    job = plan_jobs(data.config(tmp_path, *world[1:]))[0]
+    assert not job.online
+    assert replace(job, mode="finetune").online

@@ -1,0 +1,60 @@
+"""Clustering metrics: scikit-learn's values, and what they must be where the answer is known."""
+
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, silhouette_score
+
+from avex._core.errors import ConfigError
+from avex.metrics import clustering_scores
+
+
+def blobs(classes=4, each=15, spread=0.3, seed=0):
+    rng = np.random.default_rng(seed)
+    y = np.repeat(np.arange(classes), each)
+    centres = 10 * np.eye(classes)
+    return (centres[y] + spread * rng.normal(size=(len(y), classes))).astype(np.float32), y
+
+
+def test_blobs_far_apart_are_found_whatever_the_labels_are_called():
+    x, y = blobs()
+    found = clustering_scores(x, 90 - 7 * y)
+    assert found.values["clustering_ari"] == 1
+    assert found.values["clustering_nmi"] == pytest.approx(1)
+    assert found.values["clustering_best_k"] == 4
+    assert found.values["clustering_ari_best"] == 1
+
+
+def test_values_are_those_of_scikit_learn():
+    x, y = blobs(spread=5.0, seed=1)
+    found = clustering_scores(x, y, seed=3, best_k=False)
+    expected = KMeans(4, n_init=10, max_iter=300, random_state=3).fit_predict(x)
+    np.testing.assert_array_equal(found.assigned, expected)
+    assert found.values["clustering_ari"] == adjusted_rand_score(y, expected)
+    assert found.values["clustering_ami"] == adjusted_mutual_info_score(y, expected)
+    assert found.values["clustering_silhouette"] == pytest.approx(silhouette_score(x, expected))
+
+
+def test_the_best_number_of_clusters_does_not_look_at_the_labels():
+    x, _ = blobs(classes=3)
+    wrong = np.arange(len(x)) % 2  # says there are two classes, but there are three blobs
+    assert clustering_scores(x, wrong).values["clustering_best_k"] == 3
+
+
+def test_points_that_are_all_the_same_give_no_silhouette_and_no_warning():
+    found = clustering_scores(np.ones((8, 2)), [0, 1] * 4)
+    assert np.isnan(found.values["clustering_silhouette"])
+    assert found.values["clustering_ari"] == 0
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.ones((3, 2)), [0, 1], "do not fit"),
+        (np.ones((3, 2)), [0, 0, 0], "at least two classes"),
+        (np.ones((3, 2)), [0, 1, 2], "more examples than classes"),
+    ],
+)
+def test_what_cannot_be_clustered_is_said(x, y, message):
+    with pytest.raises(ConfigError, match=message):
+        clustering_scores(x, y)
