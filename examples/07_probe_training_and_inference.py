@@ -53,18 +53,6 @@ def embed(encoder: ModelBase, count: int, seed: int) -> tuple[torch.Tensor, torc
     return waveforms, embeddings, torch.from_numpy(labels)
 
 
-def train(probe: nn.Module, embeddings: torch.Tensor, labels: torch.Tensor, epochs: int = 150) -> float:
-    """Train on all clips at once; return the last loss."""
-    optimizer = torch.optim.AdamW(probe.parameters(), lr=3e-3, weight_decay=1e-2)
-    probe.train()
-    for _ in range(epochs):
-        loss = nn.functional.cross_entropy(probe(embeddings), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return loss.item()
-
-
 def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -86,24 +74,22 @@ def main() -> None:
     path.write_text(CONFIG, encoding="utf-8")
     mlp = load_probe_config(path)
 
-    # Offline: embed once, then train on the embeddings.
+    # Offline: embed once, then train on the embeddings. `fit_probe` fits a linear probe exactly and trains other
+    # heads in mini-batches; what it returns holds a plain torch module, for loops of one's own.
     _, embeddings, labels = embed(encoder, 60, seed=1)
     waveforms, held_out, truth = embed(encoder, 30, seed=2)
-    probes = {}
+    names = [CLASSES[i] for i in labels]
+    fits = {}
     for config in (linear, mlp):
-        probe = build_probe_from_config(config, num_classes=len(CLASSES), input_dim=embeddings.shape[1])
-        loss = train(probe, embeddings, labels)
-        # For inference: eval mode, and no gradients.
-        probe.eval()
-        with torch.no_grad():
-            right = (probe(held_out).argmax(1) == truth).float().mean().item()
-        probes[config.probe_type] = probe
-        print(
-            f"{config.probe_type:<8}{count_parameters(probe):>8,} parameters  loss {loss:.3f}  held out {right:.3f}"
+        fit = avex.fit_probe(embeddings, names, config, classes=CLASSES, split=None)
+        right = sum(said == CLASSES[i] for said, i in zip(fit.predict(held_out), truth, strict=True)) / len(
+            truth
         )
+        fits[config.probe_type] = fit
+        print(f"{config.probe_type:<8}{count_parameters(fit.probe):>8,} parameters  held out {right:.3f}")
 
     # Online: the same probe with its encoder takes waveforms. The frozen encoder is no part of its state dict.
-    probe = probes["linear"]
+    probe = fits["linear"].probe
     online = build_probe_from_config(linear, num_classes=len(CLASSES), base_model=encoder).eval()
     online.load_state_dict(probe.state_dict())
     with torch.no_grad():

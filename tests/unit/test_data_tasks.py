@@ -160,6 +160,9 @@ def test_leakage_is_an_error(tmp_path):
     rows = rows_of(clips, group=lambda i: f"bird {i % 5}", split=lambda i: "test" if i % 10 > 6 else "train")
     with pytest.raises(ConfigError, match=r"groups are in two parts.*'bird 2'"):
         open_task(manifest_set(write_manifest(tmp_path / "clips.csv", rows)))
+    rows = rows_of(clips, group=lambda i: f"bird {i % 10}", fold=lambda i: i % 3)
+    with pytest.raises(ConfigError, match=r"'bird 0' \(fold 0 and fold 1\)"):
+        open_task(manifest_set(write_manifest(tmp_path / "clips.csv", rows), folds=True))
 
 
 def test_missing_recordings_and_data_are_said_with_what_to_do(tmp_path):

@@ -9,6 +9,7 @@ from avex._core.errors import ConfigError
 from avex.configs.transforms import TRANSFORM_CONFIGS, TransformConfig
 from avex.data import apply_transforms, register_transform
 from avex.data.clips import Clip
+from avex.data.concatenation import concatenate
 from avex.data.transforms.registry import TRANSFORMS, TransformResult
 
 
@@ -156,6 +157,12 @@ def test_balanced_sample(options, expected):
     assert max(repeats.values()) - min(repeats.values()) <= 1
 
 
+def test_sampling_keeps_the_order():
+    result = run(clips_of(*"abacab"), type="balanced_sample", property="species", strategy="max")
+    positions = [int(clip.path.stem) for clip in result.clips]
+    assert positions == sorted(positions)
+
+
 def test_uniform_and_long_tail():
     clips = clips_of(*"a" * 10, *"b" * 4, *"c")
     uniform = run(clips_of(*"a" * 10, *"b" * 4), type="uniform_sample", property="species", ratio=0.5)
@@ -229,3 +236,23 @@ def test_a_transformation_of_ones_own():
     finally:
         TRANSFORMS.unregister("every")
         del TRANSFORM_CONFIGS["every"]
+
+
+def test_datasets_are_put_together_by_their_columns():
+    first = [
+        Clip(Path("a.wav"), extra={"site": "x", "n": 1}),
+        Clip(Path("b.wav"), extra={"site": "y", "n": 2}),
+    ]
+    second = [Clip(Path("a.wav"), extra={"site": "z", "lat": 3})]
+    parts = {"one": first, "two": second, "none": []}
+    soft = concatenate(parts)
+    assert [dict(clip.extra) for clip in soft] == [
+        {"site": "x", "n": 1, "lat": None},
+        {"site": "y", "n": 2, "lat": None},
+        {"site": "z", "n": None, "lat": 3},
+    ]
+    assert [clip.id for clip in soft] == ["one/a.wav", "b.wav", "two/a.wav"]
+    assert [dict(clip.extra) for clip in concatenate(parts, "overlap")] == [{"site": s} for s in "xyz"]
+    with pytest.raises(ConfigError, match=r"'one', 'two' do not have the same columns: lat, n\."):
+        concatenate(parts, "hard")
+    assert concatenate({"one": first, "none": []}, "hard") == first

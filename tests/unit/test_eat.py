@@ -132,6 +132,15 @@ def test_a_fine_tuned_checkpoint_brings_its_norm(tmp_path):
         assert torch.equal(features(wave), model.forward_features(wave).values)
 
 
+def test_a_card_that_names_a_published_model_lets_the_file_say_whether_it_has_a_norm():
+    card = find_card("eat_base_finetune_as2m")
+    stated = {"embed_dim": 8, "head_norm": True}  # a file of another size must not fit, one with a norm must
+    config = EatConfig.from_options(card.model_spec.model_id, stated)
+    assert (config.embed_dim, config.head_norm) == (768, True)
+    assert not EatConfig.from_options(card.model_spec.model_id, {"head_norm": False}).head_norm
+    assert not EatConfig.from_options(card.model_spec.model_id).head_norm
+
+
 @torch.no_grad()
 def test_eat_always_gives_513_tokens():
     model = Eat(eat_cfg=TINY, return_features_only=True).eval()

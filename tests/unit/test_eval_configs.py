@@ -245,6 +245,32 @@ def test_files_name_files_and_patches_reach_into_them(tmp_path):
     assert config.training_params.train_epochs == 3
 
 
+def test_cards_stand_for_benchmarks(tmp_path):
+    card = {
+        "name": "ponds",
+        "task": "classification",
+        "license": "CC0",
+        "obtain": "Ask.",
+        "layout": {"folder": "ponds", "files": ["clips.csv"]},
+        "folds": CLIPS,
+    }
+    write(tmp_path / "cards/ponds.yml", card)
+    write(tmp_path / "cards/both.yml", {"name": "both", "tasks": ["animals11", "birds10"]})
+    rest = {"experiments": [{"run_name": "x", "model": "m", "layers": "a"}], "save_dir": "out"}
+    main = write(tmp_path / "eval.yml", {"dataset_config": "cards/ponds.yml", **rest})
+    (found,) = EvaluateConfig.from_sources(main).dataset_config.evaluation_sets
+    assert (found.name, found.folds.data_root) == ("ponds", str(tmp_path / "cards/clips.csv"))
+    write(main, {"dataset_config": "cards/both.yml", **rest})
+    sets = EvaluateConfig.from_sources(main).dataset_config.evaluation_sets
+    assert [item.name for item in sets] == ["animals11", "birds10"]
+    write(main, {"dataset_config": {"benchmark_name": "b"}, **rest})
+    with pytest.raises(ConfigError, match=r"dataset_config: Value error, evaluation_sets: Field required"):
+        EvaluateConfig.from_sources(main)
+    write(tmp_path / "wrong.yml", {"benchmark_name": "b", "evaluation_sets": []})
+    with pytest.raises(ConfigError, match=r"wrong\.yml' is no benchmark: evaluation_sets: "):
+        find_benchmark(str(tmp_path / "wrong.yml"))
+
+
 def test_what_is_wrong_in_a_file_is_said_with_its_place(tmp_path):
     main = write(
         tmp_path / "eval.yml",

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from avex._core.errors import ConfigError
 from avex.evaluation import EmbeddingCache, evaluate, plan_jobs, read_predictions
+from avex.evaluation.cache import CacheEntry
 from avex.evaluation.encoder import ClipEncoder
 
 _SPEC = importlib.util.spec_from_file_location(
@@ -254,3 +256,20 @@ def test_a_job_knows_when_the_model_itself_is_needed(world, tmp_path):
     job = plan_jobs(data.config(tmp_path, *world[1:]))[0]
     assert not job.online
     assert replace(job, mode="finetune").online
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("changes", [{"device": "cuda"}, {"experiments": None}])
+def test_a_device_that_is_not_there_is_an_error_and_not_the_cpu(world, tmp_path, changes):
+    if "experiments" in changes:
+        experiment = {"run_name": "tiny", "model": str(world[2]), "layers": "last_layer"}
+        changes = {"experiments": [{**experiment, "model_spec": {"device": "cuda"}}]}
+    with pytest.raises(ConfigError, match="Device 'cuda' is not available"):
+        evaluate(data.config(tmp_path, *world[1:], **changes))
+
+
+def test_more_than_the_memory_given_is_refused(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(CacheEntry, "nbytes", lambda self, layer: 5 * 10**9)
+    limit = {"offline_embeddings": {"memory_limit_gb": 4}}
+    with pytest.raises(ConfigError, match=r"take 5\.0 GB"):
+        evaluate(data.config(tmp_path, *world[1:], **limit))

@@ -172,6 +172,27 @@ def test_checkpoints(model, clips, tmp_path):
         export_state(model.state_dict(), "torchvison")
 
 
+def test_a_given_file_may_have_another_layout_than_the_cards(model, clips, tmp_path):
+    """`checkpoint_format` of a card speaks of the card's own file."""
+    path = tmp_path / "trained.safetensors"
+    save_file(export_state(model.state_dict(), "avex"), path)
+    loaded = avex.load_model("resnet18_imagenet", checkpoint_path=path, device="cpu")
+    assert loaded.load_report.layout == "avex"
+    with torch.no_grad():
+        assert torch.equal(loaded(clips), model(clips))
+    with pytest.raises(WeightsError, match="trained.safetensors.*'torchvision'.*fit no rule"):
+        avex.load_model("resnet18_imagenet", checkpoint_path=path, checkpoint_format="torchvision")
+
+
+def test_a_tensor_that_nobody_knows_is_named_with_its_file(model, tmp_path):
+    path = tmp_path / "more.safetensors"
+    save_file({**export_state(model.state_dict(), "avex"), "extra.weight": torch.zeros(2)}, path)
+    with pytest.raises(
+        WeightsError, match="more.safetensors' does not fit 'resnet18'.*1 of the .*'extra.weight'"
+    ):
+        avex.load_model("resnet18", checkpoint_path=path)
+
+
 @pytest.mark.parametrize("size", [18, 50, 152])
 def test_imagenet_cards(size):
     card = avex.models.utils.registry.resolve(f"resnet{size}_imagenet")

@@ -26,6 +26,7 @@ from avex.cli import (
     list_models,
     predict,
     probe,
+    sweep,
     template,
     train,
 )
@@ -49,6 +50,7 @@ app.command("predict", cls=predict.PredictCommand)(predict.command)
 app.add_typer(probe.app, name="probe")
 app.command("export")(export.command)
 app.command("train")(train.command)
+app.command("sweep")(sweep.command)
 app.command("evaluate")(evaluate.command)
 app.command("leaderboard")(leaderboard.command)
 app.command("list-models")(list_models.command)

@@ -64,6 +64,8 @@ def command(
       avex export onnx aves_base_bio -o aves.onnx
 
       avex export onnx beats --checkpoint beats.safetensors --seconds 5 --batch 8 -o beats.onnx
+
+      avex export onnx birdnet --probe frogs.safetensors -o frogs.onnx
     """
     clips = _batch_size(batch)
     if output.exists() and not overwrite:

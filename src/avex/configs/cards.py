@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
+from avex.configs.base import place
 from avex.configs.data import BenchmarkEvaluationConfig, DatasetConfig, EvaluationSet, RetrievalMode
 
 TaskKind = Literal["classification", "detection", "individual", "repertoire", "zero-shot"]
@@ -147,3 +149,30 @@ class BenchmarkCard(BaseModel):
         """The benchmark with its tasks by name."""
         sets: list[Any] = list(self.tasks)
         return BenchmarkEvaluationConfig(benchmark_name=self.name, evaluation_sets=sets)
+
+
+def benchmark_of(data: Any) -> BenchmarkEvaluationConfig:
+    """Make a benchmark of the content of a file: of one, of a benchmark card, or of a task card.
+
+    Raises:
+        ValueError: It is none of these; with the fields that are wrong.
+
+    Example:
+        >>> benchmark_of({"name": "two", "tasks": ["animals11", "birds10"]}).benchmark_name
+        'two'
+    """
+    if isinstance(data, BenchmarkEvaluationConfig):
+        return data
+    keys = data.keys() if isinstance(data, Mapping) else ()
+    try:
+        if "layout" in keys:
+            task = TaskCard.model_validate(data)
+            return BenchmarkEvaluationConfig(
+                benchmark_name=task.name, evaluation_sets=[task.evaluation_set()]
+            )
+        if "tasks" in keys:
+            return BenchmarkCard.model_validate(data).evaluation_config()
+        return BenchmarkEvaluationConfig.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(f"{place(item['loc']) or 'file'}: {item['msg']}" for item in error.errors())
+        raise ValueError(problems) from error

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from avex.configs.base import BaseCLIConfig
+from avex.configs.cards import benchmark_of
 from avex.configs.data import BenchmarkEvaluationConfig
 from avex.configs.model import ModelSpec
 from avex.configs.probe import ProbeConfig
@@ -243,6 +244,11 @@ class EvaluateConfig(BaseCLIConfig):
     data_root: str | None = None
     results_csv_path: str | None = None
     disable_tqdm: bool = False
+
+    @field_validator("dataset_config", mode="before")
+    @classmethod
+    def _benchmark(cls, value: Any) -> Any:
+        return value if isinstance(value, str) else benchmark_of(value)
 
     @model_validator(mode="after")
     def _unique(self) -> EvaluateConfig:

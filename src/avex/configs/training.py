@@ -182,7 +182,7 @@ def _check_stages(params: TrainingParams, strategy: str) -> None:
     frozen = params.freeze_backbone_epochs
     if not frozen and (params.second_stage_lr is not None or params.second_stage_warmup_steps is not None):
         raise ValueError(
-            "second_stage_lr and second_stage_warmup_steps belong to what follows freeze_backbone_epochs, which is 0"
+            "second_stage_lr and second_stage_warmup_steps are for what follows freeze_backbone_epochs, which is 0"
         )
     if frozen >= params.train_epochs and frozen:
         raise ValueError(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from avex.data.building import Shares, build_benchmark
     from avex.data.cards import benchmark_card, benchmark_names, find_benchmark, task_card, task_names
     from avex.data.clips import Clip
+    from avex.data.concatenation import concatenate
     from avex.data.dataset import ClipDataset, collate
     from avex.data.encoder import LabelEncoder
     from avex.data.grouping import check_parts, group_numbers, hold_out
@@ -35,6 +36,7 @@ _HOMES = {
     "building": ("Shares", "build_benchmark"),
     "cards": ("benchmark_card", "benchmark_names", "find_benchmark", "task_card", "task_names"),
     "clips": ("Clip",),
+    "concatenation": ("concatenate",),
     "dataset": ("ClipDataset", "collate"),
     "encoder": ("LabelEncoder",),
     "grouping": ("check_parts", "group_numbers", "hold_out"),
@@ -72,6 +74,7 @@ __all__ = [
     "clips_from_alp",
     "clips_from_hf",
     "collate",
+    "concatenate",
     "find_benchmark",
     "group_numbers",
     "hold_out",

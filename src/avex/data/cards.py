@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from avex._core.errors import UnknownNameError, did_you_mean
+from avex._core.errors import ConfigError, UnknownNameError, did_you_mean
 from avex.configs.base import is_yaml_path, load_tree, validated
-from avex.configs.cards import BenchmarkCard, TaskCard
+from avex.configs.cards import BenchmarkCard, TaskCard, benchmark_of
 from avex.configs.data import BenchmarkEvaluationConfig, EvaluationSet
 from avex.configs.yaml_files import parse_yaml
 
@@ -130,14 +130,10 @@ def _benchmark_named(name: str) -> BenchmarkEvaluationConfig:
 
 def _benchmark_file(path: str | os.PathLike[str]) -> BenchmarkEvaluationConfig:
     data = load_tree(Path(path))
-    if "tasks" in data:
-        card: BenchmarkCard = validated(BenchmarkCard, data, str(path))
-        return card.evaluation_config()
-    if "layout" in data:
-        task: TaskCard = validated(TaskCard, data, str(path))
-        return BenchmarkEvaluationConfig(benchmark_name=task.name, evaluation_sets=[task.evaluation_set()])
-    config: BenchmarkEvaluationConfig = validated(BenchmarkEvaluationConfig, data, str(path))
-    return config
+    try:
+        return benchmark_of(data)
+    except ValueError as error:
+        raise ConfigError(f"'{path}' is no benchmark: {error}.") from error
 
 
 def _read(path: str | os.PathLike[str], cls: type[CardT]) -> CardT:

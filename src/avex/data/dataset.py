@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
 
@@ -133,21 +134,21 @@ class ClipDataset(Dataset[Item]):
         return samples
 
     def _window(self, index: int, clip: Clip, seconds: float) -> tuple[float, float | None]:
-        """The part of a clip that is read, in seconds."""
-        if self.window_selection == "start":
-            end = clip.start_s + seconds
-            return clip.start_s, end if clip.end_s is None else min(end, clip.end_s)
-        # The header says where a clip without an end, or with one after the end of the file, really ends.
-        duration = info(clip.path).duration_s
-        end = duration if clip.end_s is None else min(clip.end_s, duration)
-        spare = end - clip.start_s - seconds
+        """The part of a clip that is read, in seconds on the recording's grid of frames."""
+        header = info(clip.path)
+        rate = header.sample_rate
+        # Counted in frames: both ends in seconds, each rounded for itself, may be a frame too near to each other.
+        first = round(clip.start_s * rate)
+        last = header.frames if clip.end_s is None else min(round(clip.end_s * rate), header.frames)
+        width = math.ceil(seconds * rate - 1e-6)
+        spare = last - first - width
         if spare <= 0:
             return clip.start_s, clip.end_s
-        share = 0.5
-        if self.window_selection == "random":
-            share = float(np.random.default_rng((self.seed, self.epoch, index)).random())
-        start = clip.start_s + share * spare
-        return start, start + seconds
+        offset = {"start": 0, "center": spare // 2}.get(self.window_selection)
+        if offset is None:
+            offset = int(np.random.default_rng((self.seed, self.epoch, index)).integers(spare + 1))
+        start = first + offset
+        return start / rate, (start + width) / rate
 
 
 def collate(items: Sequence[Item]) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def _settled(job: Job, task: Task, config: EvaluateConfig, model: Mapping[str, A
         "max_seconds": task.max_seconds,
         "mode": job.mode,
         "seed": config.seed,
-        "device": config.device.partition(":")[0],
+        "device": job.source.device.partition(":")[0],
         **chosen,
     }
     path = result_path(

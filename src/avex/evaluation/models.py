@@ -40,6 +40,11 @@ class ModelSource:
     def of(cls, experiment: ExperimentConfig, device: str, seed: int) -> ModelSource:
         """The model of an experiment.
 
+        Args:
+            experiment: The experiment; a device in its own `model_spec` wins.
+            device: Where to put the model otherwise.
+            seed: See the class.
+
         Raises:
             UnknownModelError: There is no such model.
         """
@@ -52,7 +57,8 @@ class ModelSource:
             plain = card.model_spec.model_copy(update={"pretrained": False})
             nothing = {"checkpoint_path": None, "sha256": None, "model_spec": plain}
             card = card.model_copy(update=nothing)
-        return cls(card, experiment.checkpoint_path, device, seed)
+        own = (experiment.model_spec or {}).get("device")
+        return cls(card, experiment.checkpoint_path, str(own or device), seed)
 
     def describe(self) -> dict[str, Any]:
         """All that determines the model, as JSON values, without loading it: part of the identity of results.
@@ -70,8 +76,9 @@ class ModelSource:
         """Load it, in eval mode, on its device.
 
         Raises:
-            ConfigError: The model cannot be evaluated.
+            ConfigError: The model cannot be evaluated, or the device is not there.
         """
+        _check_device(self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             request = LoadRequest(
@@ -84,3 +91,14 @@ class ModelSource:
                 "avex.models.base_model.ModelBase."
             )
         return model.eval()
+
+
+def _check_device(name: str) -> None:
+    """What was asked for is what is used: no other device in its place."""
+    kind = torch.device(name).type
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(kind, True):
+        raise ConfigError(
+            f"Device '{name}' is not available: torch {torch.__version__} sees none. Set device: cpu, or install a "
+            f"torch with {kind} support."
+        )

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
 
+from avex._core.errors import ConfigError
 from avex.configs.evaluation import EvaluateConfig
 from avex.data.cards import find_benchmark
 from avex.evaluation.cache import CacheEntry, EmbeddingCache
@@ -131,7 +132,7 @@ class _Runner:
             layers=tuple(layers),
             probe=job.probe,
             config=self._config,
-            device=self._config.device,
+            device=job.source.device,
             seed=self._config.seed,
             load_model=job.source.load,
             resampler=job.source.card.resampler,
@@ -145,7 +146,7 @@ class _Runner:
         write_result(path, result, outcome.saved)
 
     def _model(self, job: Job, seconds: dict[str, float]) -> ModelBase:
-        described = job.source.describe()
+        described = _model_of(job)
         if self._loaded is None or self._loaded[0] != described:
             self._loaded = None  # the old one goes before the new one comes
             started = time.perf_counter()
@@ -167,15 +168,25 @@ class _Runner:
         )
         self._written.update((entry.folder, layer) for layer in fresh)
         self._report.computed += use.computed
+        self._check_memory(entry, encoder.layer_names(job.probe.target_layers))
         seconds["embed"] = time.perf_counter() - started
         return entry
 
+    def _check_memory(self, entry: CacheEntry, layers: list[str]) -> None:
+        size = sum(entry.nbytes(layer) for layer in layers) / 1e9
+        limit = self._config.offline_embeddings.memory_limit_gb
+        if size > limit:
+            raise ConfigError(
+                f"The embeddings of {len(layers)} layers take {size:.1f} GB, more than "
+                f"offline_embeddings.memory_limit_gb ({limit:g}). Read fewer layers, or raise the limit."
+            )
+
     def _wanted(self, job: Job, encoder: ClipEncoder) -> list[str]:
         """Layers that any job reads of this model with this pooling: all of them come from one pass."""
-        described, found = job.source.describe(), list[str]()
+        found: list[str] = []
         for other in self._report.jobs:
             same = other.task == job.task and other.pooling == job.pooling and not other.online
-            if same and other.status != "done" and other.source.describe() == described:
+            if same and other.status != "done" and _model_of(other) == _model_of(job):
                 found += encoder.layer_names(other.probe.target_layers)
         return list(dict.fromkeys(found))
 
@@ -204,6 +215,11 @@ class _Runner:
             classes=len(task.classes),
             details=outcome.details,
             seconds=seconds,
-            environment=environment(self._config.device),
+            environment=environment(job.source.device),
             finished_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
+
+
+def _model_of(job: Job) -> Any:
+    """What says which model a job has; None if it is blocked."""
+    return (job.settings or {}).get("model")

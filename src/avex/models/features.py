@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from avex._core.errors import ConfigError
+
 Aggregation = Literal["mean", "max", "cls_token", "none"]
 PaddingRule = Literal["masked", "leaks", "none"]  # `ModelBase.padding_rule`
 
@@ -60,19 +62,19 @@ class Features:
             (B, C), or `values` for `none`.
 
         Raises:
-            ValueError: `cls_token` for features without one, or an unknown aggregation.
+            ConfigError: (a `ValueError`) `cls_token` for features without one, or an unknown aggregation.
         """
         if aggregation == "none":
             return self.values
         if aggregation == "cls_token":
             if self.layout.kind != "tokens" or self.layout.num_prefix_tokens == 0:
-                raise ValueError(
+                raise ConfigError(
                     f"aggregation='cls_token' needs a model with a CLS token; these features are "
                     f"{self.layout.kind} without one. Use 'mean' or 'max'."
                 )
             return self.values[:, 0]
         if aggregation not in ("mean", "max"):
-            raise ValueError(f"Unknown aggregation '{aggregation}'. Choose mean, max, cls_token or none.")
+            raise ConfigError(f"Unknown aggregation '{aggregation}'. Choose mean, max, cls_token or none.")
         if self.layout.kind == "vector":
             return self.values
         tokens = self._tokens()

@@ -71,7 +71,7 @@ def inverse_block_mask(
         ConfigError: A share or size out of range.
 
     Source:
-        Baevski et al. (2023), https://arxiv.org/abs/2212.07525, section 3.4; the sizes are those of Chen et al.
+        Baevski et al. (2022), https://arxiv.org/abs/2212.07525 (data2vec 2.0); the sizes are those of Chen et al.
         (2024), https://arxiv.org/abs/2401.03497.
 
     Example:
@@ -124,8 +124,8 @@ def span_mask(
         ConfigError: A probability or size out of range.
 
     Source:
-        Hsu et al. (2021), https://arxiv.org/abs/2106.07447, section 4.2; Baevski et al. (2020),
-        https://arxiv.org/abs/2006.11477, section 4.1.
+        Hsu et al. (2021), https://arxiv.org/abs/2106.07447; Baevski et al. (2020),
+        https://arxiv.org/abs/2006.11477.
 
     Example:
         >>> span_mask(2, 100).shape

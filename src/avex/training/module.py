@@ -14,6 +14,7 @@ from avex._core.optional import require
 from avex.configs.training import RunConfig
 from avex.data.augmentation import BatchAugmenter
 from avex.training.data import TrainingData
+from avex.training.loader import ResumableLoader
 from avex.training.objectives import Objective
 from avex.training.reduction import Validation, mean_over_processes
 from avex.training.safety import LossGuard, seed_step
@@ -47,12 +48,17 @@ class TrainingModule(pl.LightningModule):
         self.validation = Validation(config.metrics if config.label_type == "supervised" else ())
         self.latest: dict[str, float] = {}
         self._logged = -1
+        self._place: dict[str, int] | None = None
 
     # -- training ----------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """Freeze what the stage that training starts in, or goes on in, keeps frozen."""
+        """Enter the stage and the place in the epoch that training starts at, or goes on from."""
         self._enter_stage()
+        if self._place is not None:
+            # Lightning may have made the loader before it read the checkpoint; nothing was taken from it yet.
+            self._loader().load_state_dict(self._place)
+            self._place = None
 
     def on_train_epoch_start(self) -> None:
         """Unfreeze the backbone when its time has come."""
@@ -130,7 +136,11 @@ class TrainingModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say which training the state is of."""
         self.guard.settle()
-        checkpoint[_STATE] = {"identity": self._identity(), "latest": dict(self.latest)}
+        checkpoint[_STATE] = {
+            "identity": self._identity(),
+            "latest": dict(self.latest),
+            "place": self._loader().state_dict(),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the state of another training.
@@ -141,7 +151,7 @@ class TrainingModule(pl.LightningModule):
         state = checkpoint.get(_STATE)
         if state is None:
             raise ConfigError("This checkpoint was not written by avex train; resume from one that was.")
-        self.latest = dict(state["latest"])
+        self.latest, self._place = dict(state["latest"]), dict(state["place"])
         now = self._identity()
         for name, value in state["identity"].items():
             if now[name] != value:
@@ -160,6 +170,11 @@ class TrainingModule(pl.LightningModule):
         }
 
     # -- parts -------------------------------------------------------------------------------------------
+
+    def _loader(self) -> ResumableLoader:
+        loader = self.trainer.train_dataloader
+        assert isinstance(loader, ResumableLoader)
+        return loader
 
     def _enter_stage(self) -> None:
         frozen = self.config.training_params.freeze_backbone_epochs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import warnings
@@ -14,6 +15,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
+from torch.nn.parallel import DistributedDataParallel
 
 from avex._core.errors import ConfigError
 from avex.configs.training import RunConfig
@@ -194,7 +196,10 @@ def _strategy(config: RunConfig, processes: Processes) -> str | Strategy:
     backend = "gloo" if processes.accelerator == "cpu" else config.distributed_backend
     # Parts that take no part in a step (a frozen stage, a layer that is dropped) are common in this field. Batch
     # statistics are averaged before a validation instead of being sent around in every step.
-    return DDPStrategy(process_group_backend=backend, find_unused_parameters=True, broadcast_buffers=False)
+    # torch 2.13 gave the switch another name.
+    known = inspect.signature(DistributedDataParallel).parameters
+    quiet = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return DDPStrategy(process_group_backend=backend, find_unused_parameters=True, **{quiet: False})  # type: ignore[arg-type]
 
 
 def _precision(config: RunConfig, processes: Processes) -> Any:

@@ -57,7 +57,7 @@ def import_clips(importer: str, root: Path, config: DatasetConfig) -> list[Clip]
     read = IMPORTERS[importer]
     if not root.exists():
         raise ConfigError(
-            f"There are no data at '{root}' for '{config.dataset_name}'. Give data_root, or see "
-            f"`avex datasets list`."
+            f"There are no data at '{root}' for '{config.dataset_name}'. Give data_root, or the folder "
+            "of all datasets (--data, AVEX_DATA)."
         )
     return read(root, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def run(context: Context) -> Outcome:
     options = FitOptions(strength=STRENGTH, resamples=0)
     recipe = Recipe(ProbeConfig(target_layers=["embeddings"]), options, None, context.seed, context.device)
     quick = context.config.model_copy(update={"bootstrap_samples": 0})
-    plain = Context(**{**context.__dict__, "config": quick})
+    plain = replace(context, config=quick)
     curve: list[dict[str, Any]] = []
     scores: dict[str, Score] = {}
     main = ""

@@ -21,8 +21,8 @@ from avex.nn.transformer import Block, BlockStack, Linear
 class MaePretrainingConfig:
     """Settings of a masked autoencoder of spectrograms.
 
-    The defaults are Bird-MAE's mask and Audio-MAE's decoder. Audio-MAE itself hides 80 % and has 16 layers in its
-    decoder, as Bird-MAE does; `decoder_layers` is the place to save time.
+    The defaults are Bird-MAE's mask and Audio-MAE's decoder. Audio-MAE itself hides 80 %. `decoder_layers`
+    is the place to save time.
 
     Attributes:
         mask_ratio: Share of the patches that is hidden.

@@ -143,7 +143,7 @@ class BeatsTokenizerObjective(Objective):
         ConfigError: Another family.
 
     Source:
-        Chen et al. (2022), https://arxiv.org/abs/2212.09058, section 3.3.
+        Chen et al. (2022), https://arxiv.org/abs/2212.09058, section 3.2.
 
     Example:
         >>> from avex.testing import tiny_model

@@ -34,7 +34,7 @@ def parameter_groups(
         ConfigError: `layer_decay` is out of range, or nothing is trainable.
 
     Source:
-        Clark et al. (2020), https://arxiv.org/abs/2003.10555, section 3.1 (rates by layer).
+        Clark et al. (2020), https://arxiv.org/abs/2003.10555 (rates by layer).
 
     Example:
         >>> from avex.testing import tiny_model

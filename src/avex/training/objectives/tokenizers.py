@@ -81,7 +81,7 @@ class LearnedTokenizer(nn.Module):
         estimator_layers: Transformer layers that guess the teacher's features from the codes.
 
     Source:
-        Chen et al. (2022), https://arxiv.org/abs/2212.09058, section 3.3.
+        Chen et al. (2022), https://arxiv.org/abs/2212.09058, section 3.2.
 
     Example:
         >>> tokenizer = LearnedTokenizer(BeatsConfig(encoder_layers=1))         # doctest: +SKIP
