@@ -78,7 +78,7 @@ def score(head: str, layer: str, features: dict[str, Features], labels: torch.Te
     config = {"probe_type": head, "target_layers": [layer], **HEADS[head]}
     everything = np.arange(len(labels))
     split = Split(everything[:TRAINING], test=everything[TRAINING:])
-    fit = avex.fit_probe(clips, labels, config, classes=CLASSES, split=split)
+    fit = avex.fit_probe(clips, labels, config, classes=CLASSES, split=split, epochs=30)
     accuracy = fit.metrics["accuracy"]
     count = sum(parameter.numel() for parameter in fit.probe.parameters())
     interval = f"{accuracy.low:.2f} to {accuracy.high:.2f}"

@@ -132,6 +132,7 @@ def test_labels_of_another_classifier(tmp_path, demo_audio):
     [
         {"device": "nonsense"},
         {"aggregation": "foo"},
+        {"aggregation": "cls_token"},  # BirdNET has none
         {"windows": avex.embedding.embed.WindowOptions(window=3.0, hop=1e-6)},
         {"windows": avex.embedding.embed.WindowOptions(overlap=3.0)},
     ],

@@ -73,7 +73,7 @@ class BirdNetSession:
 
 
 class BirdNetGraphRunner:
-    """The network for use from any thread: each gets an interpreter of its own. Copies and pickles read the file again.
+    """The network for use from any thread: each has its own interpreter. Copies and pickles read the file again.
 
     Args:
         path: As in `BirdNetGraph`.

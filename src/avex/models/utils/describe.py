@@ -83,7 +83,8 @@ def format_models(table: dict[str, dict[str, Any]]) -> str:
 
 def _classifier(facts: dict[str, Any]) -> str:
     if not facts["has_trained_classifier"]:
-        return "No"
+        unnamed = facts["num_classes"]  # a classifier whose labels are in the weights file, or nowhere
+        return f"Yes ({unnamed} classes, labels not in the card)" if unnamed else "No"
     return f"Yes ({facts['num_classes']} classes)" if facts["num_classes"] else "Yes"
 
 

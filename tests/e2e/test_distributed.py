@@ -1,0 +1,88 @@
+"""Two processes (gloo, started by torchrun) train as one does with the same total batch."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+_spec = importlib.util.spec_from_file_location("training_runs", Path(__file__).with_name("training_runs.py"))
+runs = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(runs)
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="needs the extra train")
+
+CONTRASTIVE = """
+import json, os, sys
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from avex.training.objectives.contrastive import contrastive_loss
+
+class Towers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.audio, self.text = nn.Linear(5, 4), nn.Linear(3, 4)
+        self.scale = nn.Parameter(torch.tensor(3.0))
+    def forward(self, a, t):
+        unit = nn.functional.normalize
+        return contrastive_loss(unit(self.audio(a), dim=-1), unit(self.text(t), dim=-1), self.scale)[0]
+
+torch.manual_seed(0)
+towers, a, t = Towers(), torch.randn(8, 5), torch.randn(8, 3)
+world = int(os.environ.get("WORLD_SIZE", 1))
+rank = int(os.environ.get("RANK", 0))
+if world > 1:
+    distributed.init_process_group("gloo")
+    model = DistributedDataParallel(towers)
+else:
+    model = towers
+part = slice(rank * 8 // world, (rank + 1) * 8 // world)
+model(a[part], t[part]).backward()
+if rank == 0:
+    grads = {n: p.grad.flatten().tolist() for n, p in towers.named_parameters()}
+    open(sys.argv[1], "w").write(json.dumps(grads))
+if world > 1:
+    distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_follow_the_curve_of_one(tmp_path):
+    config = runs.write_config(tmp_path)
+    common = ["train", "-c", config, "-p", "checkpoints.every_n_steps=null", "-p", "metrics=[accuracy, roc_auc]"]
+    code, text = runs.run(*common, "-p", "run_name=one")
+    assert code == 0, text
+    two = ["-p", "run_name=two", "-p", "training_params.batch_size=2"]
+    code, text = runs.run(*common, *two, processes=2)
+    assert code == 0, text
+    one, two = (runs.metrics(tmp_path / "runs" / name) for name in ("one", "two"))
+    assert len(one) == len(two) == 12
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        for name, value in a.items():
+            # The sums of a batch are taken in another order.
+            assert b[name] == pytest.approx(value, rel=2e-3, abs=1e-4), (name, a, b)
+    assert (tmp_path / "runs" / "two" / "model.safetensors").is_file()
+
+
+def test_contrastive_gradients_are_those_of_one_process(tmp_path):
+    import subprocess
+    import sys
+
+    script = tmp_path / "contrastive.py"
+    script.write_text(CONTRASTIVE)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for name, prefix in (("one.json", []), ("two.json", torchrun)):
+        command = [sys.executable, *prefix, str(script), str(tmp_path / name)]
+        subprocess.run(command, check=True, capture_output=True, timeout=200)
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
+    for name, values in one.items():
+        assert max(map(abs, values)) > 1e-4
+        assert two[name] == pytest.approx(values, rel=1e-4, abs=1e-6), name
+
+
+def test_several_processes_need_a_name(tmp_path):
+    config = runs.write_config(tmp_path)
+    code, text = runs.run("train", "-c", config, processes=2)
+    assert code != 0
+    assert "Several processes need run_name" in text

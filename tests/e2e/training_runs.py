@@ -1,0 +1,82 @@
+"""What the tests of training share: synthetic clips, a configuration of a tiny model, and processes."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import soundfile
+import yaml
+
+from avex.testing import tiny_card
+
+RATE, CLASSES = 16000, ("low", "mid", "high")
+
+
+def write_clips(folder, per_class=6):
+    """Tones of three pitches in noise; the last third of each class is for validation."""
+    rng = np.random.default_rng(0)
+    rows = []
+    t = np.arange(RATE) / RATE
+    for label, pitch in zip(CLASSES, (400, 1500, 5000), strict=True):
+        for i in range(per_class):
+            name = f"{label}{i}.wav"
+            tone = np.sin(2 * np.pi * pitch * rng.uniform(0.9, 1.1) * t)
+            soundfile.write(folder / name, 0.3 * tone + 0.02 * rng.standard_normal(RATE), RATE)
+            rows.append((name, label, "train" if i < per_class * 2 // 3 else "validation"))
+    with (folder / "clips.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "split"), *rows])
+    return folder / "clips.csv"
+
+
+def write_config(folder, **changes):
+    """A run of a tiny EAT on those clips, in `folder/run.yml`."""
+    table = write_clips(folder)
+    spec = tiny_card("eat").model_spec.model_dump(mode="json", exclude_unset=True)
+    data = {"dataset_name": "manifest", "data_root": str(table)}
+    config = {
+        "model_spec": {**spec, "device": "cpu", "pretrained": False},
+        "training_params": {"train_epochs": 3, "lr": 0.003, "batch_size": 4, "log_steps": 1},
+        "scheduler": {"name": "cosine", "warmup_steps": 2},
+        "dataset_config": {
+            "train_datasets": [{**data, "split": "train"}],
+            "val_datasets": [{**data, "split": "validation"}],
+        },
+        "augmentations": [{"gain": {}}, {"time_shift": {}}],
+        "checkpoints": {"every_n_steps": 2},
+        "loss_function": "cross_entropy",
+        "output_dir": str(folder / "runs"),
+        "logging": "none",
+        "device": "cpu",
+        "num_workers": 0,
+        **changes,
+    }
+    (folder / "run.yml").write_text(yaml.safe_dump(config))
+    return folder / "run.yml"
+
+
+def start(*arguments, processes=1, **options):
+    """Start `avex` with arguments, under torchrun for several processes."""
+    runner = ["-m", "avex"]
+    if processes > 1:
+        count = str(processes)
+        runner = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", count, "-m", "avex"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *runner, *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def run(*arguments, **options):
+    """The same, to its end: exit code and everything printed."""
+    process = start(*arguments, **options)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out + err
+
+
+def metrics(folder):
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
