@@ -111,7 +111,9 @@ def test_an_empty_split_is_an_error_before_the_first_step(tmp_path):
 
 def test_a_loss_that_is_no_number_stops_with_the_clips(tmp_path):
     config = runs.write_config(tmp_path)
-    code, text = runs.run("train", "-c", config, "-p", "training_params.lr=1e30", "-p", "scheduler.warmup_steps=0")
+    code, text = runs.run(
+        "train", "-c", config, "-p", "training_params.lr=1e30", "-p", "scheduler.warmup_steps=0"
+    )
     assert code == 1
     assert "The loss of step" in text
     assert ".wav'" in text

@@ -49,7 +49,15 @@ if world > 1:
 
 def test_two_processes_follow_the_curve_of_one(tmp_path):
     config = runs.write_config(tmp_path)
-    common = ["train", "-c", config, "-p", "checkpoints.every_n_steps=null", "-p", "metrics=[accuracy, roc_auc]"]
+    common = [
+        "train",
+        "-c",
+        config,
+        "-p",
+        "checkpoints.every_n_steps=null",
+        "-p",
+        "metrics=[accuracy, roc_auc]",
+    ]
     code, text = runs.run(*common, "-p", "run_name=one")
     assert code == 0, text
     two = ["-p", "run_name=two", "-p", "training_params.batch_size=2"]

@@ -222,8 +222,8 @@ def test_probe_comparison(tmp_path):
     assert heads < rows.keys()
     assert {"backbone.stages.1.0", "last_layer"} < rows.keys()
     assert all(low <= share <= high for share, low, high in rows.values())
-    # 90 clips: half of the interval is about 0.1 in the middle of the scale.
-    assert all(0.02 < high - low < 0.21 for _, low, high in rows.values())
+    # 90 clips: half of the interval is about 0.1 in the middle of the scale, in steps of one clip.
+    assert all(0.02 < high - low < 0.23 for _, low, high in rows.values())
     assert rows["last_layer"][1] > 1 / 3  # better than chance, with its whole interval
 
 

@@ -42,7 +42,13 @@ def batch(count=4, seconds=1.0, padded=0):
         mask[:, -padded:] = True
         waves = waves.masked_fill(mask, 0.0)
     index = list(range(10, 10 + count))
-    return {"raw_wav": waves, "padding_mask": mask, "index": index, "epoch": 2, "id": list("abcdefgh"[:count])}
+    return {
+        "raw_wav": waves,
+        "padding_mask": mask,
+        "index": index,
+        "epoch": 2,
+        "id": list("abcdefgh"[:count]),
+    }
 
 
 @pytest.mark.parametrize("config", ROWS, ids=NAMES)
@@ -52,7 +58,12 @@ def test_seeded_by_clip_not_by_batch(config):
     again = augment(batch())["raw_wav"]
     assert torch.equal(whole, again)
     part = batch()
-    part = {**part, "raw_wav": part["raw_wav"][2:], "padding_mask": part["padding_mask"][2:], "index": [12, 13]}
+    part = {
+        **part,
+        "raw_wav": part["raw_wav"][2:],
+        "padding_mask": part["padding_mask"][2:],
+        "index": [12, 13],
+    }
     torch.testing.assert_close(augment(part)["raw_wav"], whole[2:], rtol=1e-4, atol=1e-5)
     assert not torch.equal(whole, BatchAugmenter([config], RATE, seed=6)(batch())["raw_wav"])
     assert not torch.equal(whole, augment({**batch(), "epoch": 3})["raw_wav"])

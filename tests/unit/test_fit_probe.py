@@ -388,7 +388,9 @@ def test_the_pooling_of_a_store_is_that_of_its_probe():
     fit = avex.fit_probe(loudest, table_of(loudest), strength=1.0)
     assert (fit.config.aggregation, fit.metadata()["pooling"]) == ("max", "max")
     for aggregation in ("mean", "none"):
-        with pytest.raises(ConfigError, match=f"aggregation='{aggregation}', but .* 'max'.*--aggregation mean"):
+        with pytest.raises(
+            ConfigError, match=f"aggregation='{aggregation}', but .* 'max'.*--aggregation mean"
+        ):
             avex.fit_probe(loudest, table_of(loudest), {"aggregation": aggregation})
     assert make_config("mlp", ["last_layer"], "max").aggregation == "max"
     assert make_config("lstm", ["last_layer"], "max").aggregation == "none"

@@ -38,7 +38,13 @@ def test_every_recipe_is_a_run(path):
 def test_published_recipe_keeps_its_numbers():
     run = RunConfig.from_sources(RECIPES / "aaai_train" / "sl_beats_animalspeak.yml")
     p = run.training_params
-    assert (p.train_epochs, p.lr, p.batch_size, p.optimizer, p.amp_dtype) == (10, 5e-4, 64, "adamw8bit", "bf16")
+    assert (p.train_epochs, p.lr, p.batch_size, p.optimizer, p.amp_dtype) == (
+        10,
+        5e-4,
+        64,
+        "adamw8bit",
+        "bf16",
+    )
     assert (p.freeze_backbone_epochs, p.second_stage_lr, p.second_stage_warmup_steps) == (2, 1e-4, 5000)
     assert (run.scheduler.name, run.scheduler.warmup_steps, run.scheduler.min_lr) == ("cosine", 5000, 1e-6)
     noise, mixup = run.augmentations

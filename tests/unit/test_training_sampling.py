@@ -30,7 +30,7 @@ def test_processes_share_the_batches_of_one(count, batch_size, world, epoch):
     order = EpochOrder(count, seed=3)
     whole = list(EpochBatches(order, batch_size * world, epoch=epoch))
     parts = [list(EpochBatches(order, batch_size, rank, world, epoch=epoch)) for rank in range(world)]
-    joined = [sum((part[i] for part in parts), []) for i in range(len(whole))]
+    joined = [[key for part in parts for key in part[i]] for i in range(len(whole))]
     assert joined == whole
     assert all(len(batch) == batch_size * world for batch in whole)
     assert {index for batch in whole for _, index in batch} == set(range(count))
@@ -64,7 +64,8 @@ def test_buckets_hold_clips_of_similar_length():
     plain = EpochBatches(EpochOrder(400, 0), 8)
     bucketed = EpochBatches(EpochOrder(400, 0), 8, lengths=lengths)
     spread = [
-        np.mean([np.ptp(lengths[[i for _, i in batch]]) for batch in batches]) for batches in (plain, bucketed)
+        np.mean([np.ptp(lengths[[i for _, i in batch]]) for batch in batches])
+        for batches in (plain, bucketed)
     ]
     assert spread[1] < spread[0] / 10
     assert sorted(i for batch in bucketed for _, i in batch) == list(range(400))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,29 @@ from avex._core.errors import ConfigError
 
 _BUCKET_BATCHES = 50
 Indices = npt.NDArray[np.int64]
+
+
+class Order(Protocol):
+    """An order of clips for every epoch."""
+
+    @property
+    def count(self) -> int:
+        """Number of clips there are."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        ...
+
+    @property
+    def clips_per_epoch(self) -> int | None:
+        """Clips of an epoch; None for `count`."""
+        ...
+
+    def __call__(self, epoch: int) -> Indices:
+        """Numbers of the clips, in order."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +109,7 @@ class EpochBatches:
         [[(0, 2), (0, 3)], [(0, 1), (0, 2)]]
     """
 
-    order: EpochOrder
+    order: Order
     batch_size: int
     rank: int = 0
     world_size: int = 1

@@ -112,7 +112,7 @@ class ShardReader:
     """Reads clips of shards by their number.
 
     Args:
-        folder: Folder of the shards, local or a URI; a remote shard is fetched to the cache when it is first needed.
+        folder: Folder of the shards, local or a URI; a remote shard is fetched when it is first needed.
 
     Attributes:
         sample_rate: Of the clips, Hz.

@@ -145,9 +145,7 @@ class ModuleNames(Collection[str]):
         return sum(1 for _ in self)
 
 
-def select_layers(
-    targets: Sequence[str | int], layers: Sequence[str], modules: Collection[str]
-) -> list[str]:
+def select_layers(targets: Sequence[str | int], layers: Sequence[str], modules: Collection[str]) -> list[str]:
     """Resolve layer selectors to names, in order and without repeats (design, ruling 5).
 
     Args:

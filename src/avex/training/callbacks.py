@@ -1,8 +1,9 @@
-"""Clustering of embeddings while an encoder is trained."""
+"""What happens beside the steps of a training: facts are written, embeddings are clustered."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,13 +12,33 @@ import numpy.typing as npt
 import torch
 
 from avex._core.errors import ConfigError
-from avex.configs.training import ClusteringEvalConfig
+from avex.configs.training import ClusteringEvalConfig, RunConfig
 from avex.data.clips import Clip
+from avex.data.encoder import LabelEncoder
 from avex.metrics import clustering_scores
 from avex.training.data import TrainingData
+from avex.training.environment import save_run_facts
 from avex.training.reduction import gather_objects
 
 logger = logging.getLogger(__name__)
+
+
+class RunFactsCallback(pl.Callback):
+    """Writes what a run depends on when it really starts; a refused one leaves the files of an earlier one alone.
+
+    Args:
+        folder: Folder of the run.
+        config: The run.
+        encoder: Its label map, if it has one.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig, encoder: LabelEncoder | None) -> None:
+        self.folder, self.config, self.encoder = folder, config, encoder
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write the files, in the first process."""
+        if trainer.is_global_zero:
+            save_run_facts(self.folder, self.config, self.encoder)
 
 
 class ClusteringCallback(pl.Callback):

@@ -19,6 +19,7 @@ from avex.training.objectives import Objective
 from avex.training.reduction import Validation, mean_over_processes
 from avex.training.safety import LossGuard, seed_step
 from avex.training.schedule import learning_rate
+from avex.training.trackers import FileLogger
 
 _STATE = "avex"
 
@@ -59,6 +60,9 @@ class TrainingModule(pl.LightningModule):
             # Lightning may have made the loader before it read the checkpoint; nothing was taken from it yet.
             self._loader().load_state_dict(self._place)
             self._place = None
+            for logger in self.trainer.loggers:
+                if isinstance(logger, FileLogger):
+                    logger.rewind(self.global_step)
 
     def on_train_epoch_start(self) -> None:
         """Unfreeze the backbone when its time has come."""

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from avex._core.errors import ConfigError
 from avex.configs.training import RunConfig
-from avex.training.callbacks import ClusteringCallback
+from avex.training.callbacks import ClusteringCallback, RunFactsCallback
 from avex.training.checkpoint import (
     BEST,
     FOLDER,
@@ -30,12 +30,11 @@ from avex.training.checkpoint import (
 )
 from avex.training.curves import write_curves
 from avex.training.datamodule import TrainingDataModule
-from avex.training.environment import save_run_facts
 from avex.training.module import TrainingModule
 from avex.training.preflight import describe, find_oddities, ready
 from avex.training.processes import Processes, find_processes
 from avex.training.result import export_model
-from avex.training.trackers import METRICS, FileLogger, build_loggers, read_metrics
+from avex.training.trackers import METRICS, build_loggers, read_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -103,14 +102,12 @@ def train(config: RunConfig, *, resume: bool = False, progress: bool = False) ->
     folder, checkpoint = _folder(config, resume, processes)
     if processes.first:
         folder.mkdir(parents=True, exist_ok=True)
-        save_run_facts(folder, config, data.encoder)
     module = TrainingModule(config, data, objective)
     datamodule = TrainingDataModule(config, data, objective.model)
     checkpointer = Checkpointer(folder, config)
     loggers = build_loggers(config, folder)
-    trainer = _trainer(config, processes, folder, [checkpointer], loggers, bool(data.validation), progress)
-    if checkpoint is not None:
-        _rewind(loggers[0], checkpoint)
+    callbacks = [RunFactsCallback(folder, config, data.encoder), checkpointer]
+    trainer = _trainer(config, processes, folder, callbacks, loggers, bool(data.validation), progress)
     with quiet_lightning():
         trainer.fit(module, datamodule, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
     best = folder / FOLDER / BEST
@@ -209,12 +206,6 @@ def _precision(config: RunConfig, processes: Processes) -> Any:
     if params.amp_dtype == "fp16" and processes.accelerator == "cpu":
         raise ConfigError("amp_dtype 'fp16' needs a GPU; on the CPU use bf16, or amp: false.")
     return "bf16-mixed" if params.amp_dtype == "bf16" else "16-mixed"
-
-
-def _rewind(first: Any, checkpoint: Path) -> None:
-    state = AtomicCheckpointIO().load_checkpoint(checkpoint)
-    if isinstance(first, FileLogger):
-        first.rewind(int(state["global_step"]))
 
 
 @contextmanager

@@ -186,8 +186,8 @@ def _check_reads_clips(info: ProbeInfo, path: str | Path) -> None:
     """A sequence of windows is not what a model makes of one clip, though both are sequences."""
     if info.metadata.get("sequence"):
         raise ConfigError(
-            f"Probe '{path}' was trained on sequences of windows, one embedding for each, and a model gives the time "
-            "steps of one clip. Load it without base_model, for embeddings; or train a linear or mlp probe."
+            f"Probe '{path}' was trained on sequences of windows, one embedding for each, and a model gives the "
+            "time steps of one clip. Load it without base_model, for embeddings; or train a linear or mlp probe."
         )
 
 

@@ -153,7 +153,7 @@ def _sample_range(exported: Any) -> SampleRange:
 
 
 def _forget_sources(model: Any) -> None:
-    """Clear what the exporter notes at every operation: lines and paths of the program, in places larger than it."""
+    """Clear what the exporter notes at every operation: lines and paths of the program, larger than it."""
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         for node in graph.all_nodes():
             node.metadata_props.clear()

@@ -189,8 +189,8 @@ def _check_single(entities: Sequence[_Entity], labels: Sequence[tuple[str, ...]]
     for entity, own in zip(entities, labels, strict=True):
         if len(own) > 1:
             raise ConfigError(
-                f"'{entity.name}' has {len(own)} labels in the {table.source}: {', '.join(own)}. One label each was "
-                "asked for. Correct the table, or allow several (multilabel=True, --multilabel)."
+                f"'{entity.name}' has {len(own)} labels in the {table.source}: {', '.join(own)}. One label each "
+                "was asked for. Correct the table, or allow several (multilabel=True, --multilabel)."
             )
 
 
