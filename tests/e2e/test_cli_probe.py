@@ -104,6 +104,7 @@ def test_predict_writes_the_tables_of_avex_predict(place):
             2,
             "Did you mean 'linear'",
         ),
+        (["fit", "store.parquet", "labels.csv", "-o", "none/x.safetensors"], 2, "no folder 'none'"),
         (["predict", "none.safetensors", "audio"], 1, "does not exist"),
         (["fit", "store.parquet", "labels.csv"], 2, "--output"),
     ],
