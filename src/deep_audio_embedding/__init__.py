@@ -41,6 +41,7 @@ from deep_audio_embedding._errors import (
     TemplateError,
     TemplateFormatError,
     TemplateNotFoundError,
+    printable,
 )
 from deep_audio_embedding._paths import list_templates
 from deep_audio_embedding._steps import (
@@ -74,4 +75,5 @@ __all__ = [
     "load_model_dict",
     "model_init",
     "pre_proc",
+    "printable",
 ]

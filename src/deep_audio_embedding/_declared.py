@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
-from deep_audio_embedding._errors import EntryError
+from deep_audio_embedding._errors import EntryError, described
 from deep_audio_embedding._template import ModelDict
 
 ENTRY = "entry"
@@ -27,10 +27,10 @@ def find_entry(template: ModelDict) -> Any:
     module_name, _, path = template[ENTRY].partition(":")
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         needed = template.get("requires")
         advice = f". It needs: pip install {' '.join(needed)}" if needed else ""
-        problem = f"importing '{module_name}' raised {type(error).__name__}: {error}{advice}"
+        problem = f"importing '{module_name}' raised {described(error)}{advice}"
         raise EntryError(problem, file=template.file, key=ENTRY) from error
     for name in path.split("."):
         if not hasattr(found, name):
@@ -51,8 +51,8 @@ def call_entry(template: ModelDict, entry: Any) -> Any:
     """
     try:
         model = entry(**template.get("entry_kwargs", {}))
-    except Exception as error:
-        problem = f"calling it raised {type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        problem = f"calling it raised {described(error)}"
         raise EntryError(problem, file=template.file, key=ENTRY) from error
     if model is None:
         raise EntryError(
@@ -128,8 +128,8 @@ def embedded(template: ModelDict, model: Any, x: Any) -> Any:
     """
     try:
         result = model(x)
-    except Exception as error:
-        problem = f"the model raised {type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        problem = f"the model raised {described(error)}"
         raise EntryError(problem, file=template.file, key=ENTRY) from error
     y = selected(template, result)
     if y is None:

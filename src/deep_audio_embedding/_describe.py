@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from deep_audio_embedding._commands import Block, compiled, mixed_blocks, shell_blocks
 from deep_audio_embedding._declared import is_declarative
+from deep_audio_embedding._errors import printable
 from deep_audio_embedding._paths import context_directory
 from deep_audio_embedding._template import ModelDict, checked, load_model_dict
 
@@ -146,5 +147,5 @@ def _lines(plan: TemplatePlan) -> Iterator[str]:
 
 
 def _printable(text: str) -> str:
-    """Escape what a terminal would act on or hide, so that a template cannot show other commands than it has."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    """One line, whatever the text: a line end in it would look like another entry."""
+    return printable(text).replace("\n", "\\n")

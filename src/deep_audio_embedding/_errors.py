@@ -16,7 +16,7 @@ class TemplateError(Exception):
 
     def __init__(self, problem: str, *, file: str, key: str | None = None) -> None:
         where = f"template '{file}'" + (f", key '{key}'" if key else "")
-        super().__init__(f"{where}: {problem}")
+        super().__init__(printable(f"{where}: {problem}"))
         self.file = file
         self.key = key
 
@@ -99,6 +99,18 @@ class MissingResultError(TemplateError, RuntimeError):
 
 class EntryError(TemplateError, RuntimeError):
     """The callable of a declarative template cannot be imported, or failed with the error in `__cause__`."""
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would act on or hide, so that a template cannot show other commands than it has."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def described(error: BaseException) -> str:
+    """Name an exception, with its message if it has one."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _shortened(text: str, limit: int = 200) -> str:

@@ -98,7 +98,11 @@ def context_directory(context: str | None, *, file: str, key: str, must_exist: b
     """
     with PROCESS:
         base = Path.cwd().resolve()
-        path = (base / (context or ".")).resolve()
+        try:
+            path = (base / (context or ".")).resolve()
+        except (OSError, RuntimeError) as error:  # symbolic links in a circle; which of the two depends on Python
+            expected = f"a directory inside the working directory '{base}'"
+            raise TemplateFormatError(file, [Fault(key, expected, f"{context!r} ({error})")]) from error
     if not path.is_relative_to(base):
         expected = f"a directory inside the working directory '{base}'; start from a directory that holds it"
         raise TemplateFormatError(file, [Fault(key, expected, repr(context))])

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from deep_audio_embedding._commands import Block, compiled, directory_of_cd, locate
-from deep_audio_embedding._errors import CommandError, ShellCommandError
+from deep_audio_embedding._errors import CommandError, ShellCommandError, described
 from deep_audio_embedding._paths import PROCESS, context_directory
 from deep_audio_embedding._syntax import program
 from deep_audio_embedding._template import ModelDict
@@ -72,15 +72,18 @@ def run_python(items: Sequence[str], scope: dict[str, Any], *, file: str, key: s
 
     Raises:
         CommandError: It does not compile, or raised an exception (its `__cause__`); `sys.exit` counts as one.
+        KeyboardInterrupt: The user interrupted it.
     """
     filename = f"<{key} of {file}>"
     code = compiled(items, filename, file=file, key=key, first=first)
     _show_lines_in_tracebacks(filename, items)
     try:
         exec(code, scope)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a command must not end the caller's process
         item, line = locate(items, _failed_line(error.__traceback__, filename))
-        problem = f"raised {type(error).__name__}: {error}"
+        problem = f"raised {described(error)}"
         raise CommandError(problem, file=file, key=key, item=item, line=line) from error
 
 

@@ -24,6 +24,7 @@ from avex.training.safety import TrainingDivergedError
 logger = logging.getLogger(__name__)
 
 DATABASE, BEST = "study.db", "best.json"
+_DIVERGED = "diverged"
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,17 @@ def sweep(config: SweepConfig, objective: Callable[[RunConfig], float | None] | 
 
     def run(trial: Any) -> float:
         run_config = settings_of(config, trial, metric, folder)
-        value = value_of(run_config)
+        try:
+            value = value_of(run_config)
+        except TrainingDivergedError:
+            trial.set_user_attr(_DIVERGED, True)
+            raise
         if value is None:
             raise ConfigError(f"The run measured no '{metric}'. Give val_datasets, or another metric.")
         return value
 
-    done = sum(trial.state in (states.COMPLETE, states.FAIL) for trial in study.trials)
+    # A training that was interrupted says nothing about its settings and does not count.
+    done = sum(trial.state == states.COMPLETE or _DIVERGED in trial.user_attrs for trial in study.trials)
     study.optimize(run, n_trials=max(0, config.trials - done), catch=(TrainingDivergedError,))
     return _result(study, states, metric, folder)
 
@@ -139,7 +145,7 @@ def _best_value(config: RunConfig) -> float | None:
 
 def _result(study: Any, states: Any, metric: str, folder: Path) -> SweepResult:
     complete = [trial for trial in study.trials if trial.state == states.COMPLETE]
-    failed = sum(trial.state == states.FAIL for trial in study.trials)
+    failed = sum(_DIVERGED in trial.user_attrs for trial in study.trials)
     if not complete:
         return SweepResult(folder, metric, None, {}, 0, failed)
     best = study.best_trial

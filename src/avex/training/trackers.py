@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 import socket
 from argparse import Namespace
 from collections.abc import Mapping
@@ -139,7 +140,14 @@ def check_tracker(config: RunConfig) -> None:
         ConfigError: It does not.
     """
     address = urlparse(config.logging_uri or "")
-    if config.logging != "mlflow" or address.scheme not in _DEFAULT_PORTS:
+    if config.logging != "mlflow":
+        return
+    if address.scheme in ("", "file") and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() != "true":
+        raise ConfigError(
+            f"logging_uri is '{config.logging_uri}', but MLflow no longer keeps runs in folders. Give a file, "
+            "sqlite:///runs/mlflow.db, or a server."
+        )
+    if address.scheme not in _DEFAULT_PORTS:
         return
     port = address.port or _DEFAULT_PORTS[address.scheme]
     try:
@@ -147,6 +155,6 @@ def check_tracker(config: RunConfig) -> None:
             return
     except OSError as error:
         raise ConfigError(
-            f"No MLflow server answers at '{config.logging_uri}' ({error}). Start one, set logging_uri to a folder "
-            "(file:runs/mlflow), or set logging: none; metrics are always written to the run's folder."
+            f"No MLflow server answers at '{config.logging_uri}' ({error}). Start one, set logging_uri to a file "
+            "(sqlite:///runs/mlflow.db), or set logging: none; metrics are always written to the run's folder."
         ) from error

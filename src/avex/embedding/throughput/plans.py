@@ -23,6 +23,7 @@ Weights = Literal["cached", "random", "download"]
 
 WEIGHTS = ("cached", "random", "download")
 _SAME_SPEED = "random weights, which are as fast"
+_OWN_WEIGHTS = "the weights that the model's own code loads"
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def plan_bench(
     cls = _class_of(card)
     chosen = choose_weights(cls, card, None, None, None)
     uri = chosen.source.uri if chosen else None
+    if uri is None and getattr(cls, "carries_weights", False):
+        return BenchPlan(card, backend, _OWN_WEIGHTS, False)
     note, from_file = _weights(card.name, uri, weights)
     if backend in ("litert", "onnx") and not from_file:
         raise WeightsError(

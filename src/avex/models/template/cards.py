@@ -17,6 +17,7 @@ from deep_audio_embedding import (
     TemplateFormatError,
     TemplateNotFoundError,
     load_model_dict,
+    printable,
 )
 
 TEMPLATE_MODEL = "json_template"
@@ -105,8 +106,8 @@ def template_card(path: str | Path) -> ModelCard:
     return ModelCard(
         name=Path(template.file).stem,
         model_spec=spec,
-        description=f"JSON template: {', '.join(template['downstream_tasks'])}",
-        license=template.get("license"),
-        paper=template["references"][0],
-        citation=f"{', '.join(template['authors'])}. {' '.join(template['references'])}",
+        description=printable(f"JSON template: {', '.join(template['downstream_tasks'])}"),
+        license=printable(template["license"]) if "license" in template else None,
+        paper=printable(template["references"][0]),
+        citation=printable(f"{', '.join(template['authors'])}. {' '.join(template['references'])}"),
     )

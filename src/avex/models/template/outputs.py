@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,9 +23,15 @@ def as_features(y: Any, x: Tensor, file: str, frame_rate: float | None) -> Featu
         frame_rate: Steps per second, if the template states them.
 
     Raises:
-        TemplateRunError: `y` has another shape, holds no numbers, or belongs to another number of clips.
+        TemplateRunError: `y` has another shape, holds no real numbers, or belongs to another number of clips.
     """
     values = _as_tensor(y, file)
+    if values.is_complex() or values.layout != torch.strided or values.is_meta:
+        kind = "complex" if values.is_complex() else "meta" if values.is_meta else "sparse"
+        raise TemplateRunError(
+            f"Template '{file}': expected `y` as real numbers in a dense tensor, found a {kind} tensor. Convert it "
+            "in embed_fwd."
+        )
     if values.ndim not in (2, 3):
         raise TemplateRunError(
             f"Template '{file}': expected `y` as (B, D) for one vector per clip or (B, T, C) for steps in time, "
@@ -46,6 +53,9 @@ def _as_tensor(y: Any, file: str) -> Tensor:
     if isinstance(y, Tensor):
         return y
     try:
+        if isinstance(y, np.ndarray) and y.dtype.kind in "biufc":
+            # Torch takes neither read-only arrays nor foreign byte orders nor steps backwards.
+            y = np.require(y, y.dtype.newbyteorder("="), ["C", "W"])
         return torch.as_tensor(y)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TemplateRunError(

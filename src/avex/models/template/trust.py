@@ -57,10 +57,17 @@ def trust_card(card: ModelCard) -> None:
     """Allow the template of a card, as it is now; other models need no trust.
 
     Raises:
-        ConfigError: There is no such template.
+        ConfigError: There is no such template, or the card names none.
     """
-    if card.model_spec.name == TEMPLATE_MODEL:
-        trust_template((card.model_spec.extra_config or {})["template"])
+    if card.model_spec.name != TEMPLATE_MODEL:
+        return
+    path = (card.model_spec.extra_config or {}).get("template")
+    if not isinstance(path, str):
+        raise ConfigError(
+            f"Model card '{card.name}': a card of '{TEMPLATE_MODEL}' must name the JSON file in "
+            f"extra_config: {{template: FILE}}, found {path!r}."
+        )
+    trust_template(path)
 
 
 def is_trusted(template: ModelDict) -> bool:

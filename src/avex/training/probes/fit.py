@@ -60,8 +60,9 @@ def fit_probe(
         labels: One per embedding: names, class indices, collections of names, or (N, C) of 0 and 1. With a
             store also a label table (CSV, TSV, Parquet, DataFrame) with a column `recording`, `path` or
             `file`, a column `label` or `labels`, and optionally `start_s` and `end_s`.
-        config: A `ProbeConfig`, its fields, a YAML file, or the name of a type (`linear`, `mlp`, `knn`, ...). Layers
-            and pooling are the store's if it does not say; layers to be weighed are taken to be equally wide.
+        config: A `ProbeConfig`, its fields, a YAML file, or the name of a type (`linear`, `mlp`, `knn`, ...).
+            Layers and pooling are those of the store if it does not say; layers to be weighed are taken to be
+            equally wide.
         classes: Names in the order of the logits; None takes those that occur, sorted.
         groups: What must never be in two parts of a split: one value per example, or a column of the label
             table. None takes the recording.

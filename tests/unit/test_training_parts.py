@@ -1,0 +1,186 @@
+"""Parts of the trainer: metrics against scikit-learn, guards, files, curves, processes, trackers, sweeps."""
+
+import dataclasses
+import json
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avex._core.errors import ConfigError, UnknownNameError
+from avex.configs import RunConfig
+from avex.configs.sweep import SweepConfig
+
+pytest.importorskip("lightning", reason="needs the extra train", exc_type=ImportError)
+
+from avex.training.checkpoint import AtomicCheckpointIO, find_checkpoint, monitored
+from avex.training.curves import collect, page
+from avex.training.metrics import compute_metrics
+from avex.training.processes import find_processes
+from avex.training.safety import LossGuard, TrainingDivergedError, seed_step
+from avex.training.sweep import sweep
+from avex.training.trackers import FileLogger, check_tracker, read_metrics
+
+
+def config(**changes):
+    base = {
+        "model_spec": {"name": "efficientnet"},
+        "training_params": {"train_epochs": 4, "lr": 0.1, "batch_size": 2},
+        "dataset_config": {"train_datasets": [{"dataset_name": "manifest", "data_root": "a.csv"}]},
+        "output_dir": "runs",
+        "loss_function": "cross_entropy",
+        "device": "cpu",
+        "logging": "none",
+    }
+    return RunConfig(**{**base, **changes})
+
+
+def test_metrics_are_those_of_scikit_learn():
+    sk = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    logits, truth = rng.standard_normal((60, 4)), rng.integers(0, 4, 60)
+    found = logits.argmax(1)
+    values = compute_metrics(["accuracy", "balanced_accuracy", "multiclass_f1", "roc_auc"], logits, truth)
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert values["accuracy"] == pytest.approx(sk.accuracy_score(truth, found))
+    assert values["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(truth, found))
+    assert values["multiclass_f1"] == pytest.approx(sk.f1_score(truth, found, average="macro"))
+    assert values["roc_auc"] == pytest.approx(sk.roc_auc_score(truth, probabilities, multi_class="ovr"))
+    several = (rng.random((60, 4)) < 0.3).astype(int)
+    value = compute_metrics(["mAP"], logits, several)["mAP"]
+    assert value == pytest.approx(sk.average_precision_score(several, logits, average="macro"))
+    two = compute_metrics(["binary_f1"], logits[:, :2], truth % 2)["binary_f1"]
+    assert two == pytest.approx(sk.f1_score(truth % 2, logits[:, :2].argmax(1)))
+
+
+def test_metrics_refuse_what_they_cannot_say():
+    with pytest.raises(UnknownNameError, match="Did you mean 'accuracy'"):
+        compute_metrics(["acuracy"], [[0.0, 1.0]], [0])
+    with pytest.raises(ConfigError, match="one label per clip"):
+        compute_metrics(["accuracy"], [[0.0, 1.0]], [[1, 1]])
+
+
+def test_guard_names_the_clips():
+    guard = LossGuard()
+    guard.watch(torch.tensor(1.0), ["fine.wav"], 1)
+    with pytest.raises(TrainingDivergedError, match=r"step 2 is nan.*'bad\.wav'"):
+        guard.watch(torch.tensor(float("nan")), ["bad.wav"], 2)
+
+
+def test_seed_of_a_step_depends_on_its_place_only():
+    def draw(*place):
+        seed_step(*place)
+        return torch.rand(1).item(), np.random.rand()
+
+    assert draw(1, 2, 3, 0) == draw(1, 2, 3, 0)
+    assert (
+        len({draw(1, 2, 3, 0), draw(1, 2, 4, 0), draw(1, 3, 3, 0), draw(1, 2, 3, 1), draw(2, 2, 3, 0)}) == 5
+    )
+
+
+def test_rewinding_removes_what_came_after(tmp_path):
+    logger = FileLogger(tmp_path)
+    for step in range(4):
+        logger.log_metrics({"train/loss": 1.0 / (step + 1)}, step)
+    logger.log_metrics({"val/loss": 0.5}, 4)
+    logger.log_metrics({"train/loss": 0.1}, 4)
+    with logger.path.open("a") as file:
+        file.write('{"step": 5, "train/lo')  # killed while it wrote
+    logger.rewind(4)
+    assert [row["step"] for row in read_metrics(logger.path)] == [0, 1, 2, 3, 4]
+    assert read_metrics(logger.path)[-1] == {"step": 4, "val/loss": 0.5}
+    logger.finalize("success")
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[0] == "step,train/loss,val/loss"
+
+
+def test_curves_show_every_metric(tmp_path):
+    charts = collect(
+        [{"step": 0, "train/<b>": 1.0}, {"step": 1, "train/<b>": float("nan")}, {"step": 2, "val/<b>": 3.0}]
+    )
+    assert charts == {"<b>": {"train": [(0.0, 1.0)], "val": [(2.0, 3.0)]}}
+    text = page(charts, "a & b")
+    assert "a &amp; b" in text
+    assert "<b>" not in text
+    assert text.count("<polyline") == 2
+    assert "http" not in text
+
+
+def test_checkpoints_hold_no_code_and_are_found(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (print, ("run",))
+
+    torch.save({"state_dict": Payload()}, tmp_path / "step-000000001.ckpt")
+    with pytest.raises(Exception, match="cannot be read"):
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "step-000000001.ckpt")
+    AtomicCheckpointIO().save_checkpoint({"global_step": 2}, tmp_path / "checkpoints" / "step-000000002.ckpt")
+    assert find_checkpoint(tmp_path).name == "step-000000002.ckpt"
+    with pytest.raises(ConfigError, match="no checkpoint"):
+        find_checkpoint(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (1, 1, 1, True)),
+        ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "RANK": "3"}, (2, 2, 4, False)),
+        ({"SLURM_NTASKS": "8", "SLURM_NNODES": "2", "SLURM_PROCID": "0"}, (4, 2, 8, True)),
+    ],
+)
+def test_processes_of_torchrun_and_slurm(environment, expected):
+    found = find_processes(config(), environment)
+    assert (found.devices, found.num_nodes, found.world_size, found.first) == expected
+
+
+def test_monitored_metric():
+    assert monitored(config()) == "val/accuracy"
+    assert monitored(config(checkpoints={"monitor": "loss"})) == "val/loss"
+    assert monitored(config(label_type="self_supervised")) == "val/loss"
+
+
+def test_a_tracker_that_does_not_answer_is_said_at_once():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/"  # bound, but nobody listens
+        with pytest.raises(ConfigError, match="No MLflow server answers"):
+            check_tracker(config(logging="mlflow", logging_uri=address))
+    check_tracker(config(logging="mlflow", logging_uri="sqlite:///mlflow.db"))
+
+
+def sweep_config(folder: Path, **changes):
+    base = config(output_dir=str(folder)).model_dump(mode="json", exclude_unset=True)
+    space = {
+        "training_params.lr": {"type": "float", "low": 1e-4, "high": 1.0, "log": True},
+        "training_params.batch_size": {"type": "choice", "values": [2, 4]},
+    }
+    return SweepConfig(**{"run_config": base, "search_space": space, "trials": 6, **changes})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_sweep_goes_on_where_it_stopped(tmp_path):
+    pytest.importorskip("optuna", exc_type=ImportError)
+    tried = []
+
+    def value(run):
+        tried.append(run)
+        if len(tried) == 4:
+            raise KeyboardInterrupt
+        return -abs(np.log10(run.training_params.lr) + 2)
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(sweep_config(tmp_path), value)
+    result = sweep(sweep_config(tmp_path), value)
+    finished = [run for i, run in enumerate(tried) if i != 3]
+    assert result.finished == 6
+    assert len({run.run_name for run in finished}) == 6
+    best = max(finished, key=lambda run: -abs(np.log10(run.training_params.lr) + 2))
+    assert result.settings["training_params.lr"] == pytest.approx(best.training_params.lr)
+    assert result.settings["training_params.batch_size"] == best.training_params.batch_size
+    assert json.loads((result.folder / "best.json").read_text())["value"] == pytest.approx(result.best)
+    assert dataclasses.asdict(sweep(sweep_config(tmp_path), value))["finished"] == 6
+    assert len(tried) == 7
+    other = {"training_params.lr": {"type": "float", "low": 1e-5, "high": 1.0, "log": True}}
+    with pytest.raises(ConfigError, match="another search space"):
+        sweep(sweep_config(tmp_path, search_space=other), value)
