@@ -148,4 +148,4 @@ def _lines(plan: TemplatePlan) -> Iterator[str]:
 
 def _printable(text: str) -> str:
     """One line, whatever the text: a line end in it would look like another entry."""
-    return printable(text).replace("\n", "\\n")
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")

@@ -102,9 +102,14 @@ class EntryError(TemplateError, RuntimeError):
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal would act on or hide, so that a template cannot show other commands than it has."""
+    r"""Escape what a terminal would act on or hide, so that a template cannot show other commands than it has.
+
+    Example:
+        >>> print(printable("rm -rf ~\x1b[2K\rls"))
+        rm -rf ~\x1b[2K\rls
+    """
     return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii") for c in text
     )
 
 

@@ -75,8 +75,9 @@ def _not_found(local: Path, explicit: bool) -> str:
 
     if os.path.exists(local):
         return "not a file; give the path of a JSON file"
-    close = difflib.get_close_matches(local.as_posix(), list_templates(), n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(repr(name) for name in close)}?" if close and not explicit else ""
+    names = {Path(name).stem: name for name in list_templates()}  # the common ending is no likeness
+    close = [names[stem] for stem in difflib.get_close_matches(local.stem, names, n=3, cutoff=0.6)]
+    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close and not explicit else ""
     where = f"'{Path.cwd()}'" if explicit else f"'{Path.cwd()}' nor among the packaged templates"
     return f"no such file in {where}.{hint} See list_templates()."
 
@@ -100,7 +101,10 @@ def context_directory(context: str | None, *, file: str, key: str, must_exist: b
         base = Path.cwd().resolve()
         try:
             path = (base / (context or ".")).resolve()
-        except (OSError, RuntimeError) as error:  # symbolic links in a circle; which of the two depends on Python
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # symbolic links in a circle; which of the two depends on Python
             expected = f"a directory inside the working directory '{base}'"
             raise TemplateFormatError(file, [Fault(key, expected, f"{context!r} ({error})")]) from error
     if not path.is_relative_to(base):

@@ -13,6 +13,7 @@ import soundfile
 from avex.cli import main
 from avex.embedding.stores import open_store
 from avex.models.template import trust
+from avex.models.template.library import skeleton
 
 RATE = 8000
 
@@ -101,7 +102,8 @@ def test_every_fault_is_shown(avex, tmp_path):
         "in_shape",
         "model_init",
     }
-    assert avex("template", "validate", "missing.json")[0] == 2
+    code, out, err = avex("template", "validate", "missing.json", "speech/hubert.json")
+    assert (code, "no such file" in err, out.endswith("OK\n")) == (2, True, True)
 
 
 def test_other_commands(avex):
@@ -126,3 +128,40 @@ def test_the_list(avex):
     assert rows["encoding/dac.json"]["sample_rate"] == 44100
     table = avex("template", "list")[1]
     assert all(name in table for name in rows)
+    assert max(map(len, table.splitlines())) <= 80
+
+
+def edited(tmp_path, **changes):
+    template = {**skeleton(RATE), **changes}
+    (tmp_path / "t.json").write_text(json.dumps(template), encoding="utf-8")
+
+
+def test_a_failing_command_shows_its_traceback(avex, tmp_path):
+    edited(tmp_path, model_init=["def build():", "    return 1 / 0", "", "model = build()"])
+    code, out, err = avex("template", "run", "t.json", "tone.wav", "--trust")
+    assert (code, out) == (1, "")
+    file = f"<model_init of {tmp_path / 't.json'}>"
+    assert err.startswith(f'Traceback (most recent call last):\n  File "{file}", line 4, in <module>\n')
+    assert f'File "{file}", line 2, in build\n    return 1 / 0\n' in err
+    assert err.splitlines()[-1].endswith("raised ZeroDivisionError: division by zero")
+
+
+@pytest.mark.parametrize("value", ["nan", "-inf"])
+def test_a_trial_refuses_what_is_no_number(avex, tmp_path, value):
+    edited(tmp_path, embed_fwd=[f"y = x[:, :4] + float('{value}')"])
+    code, out, err = avex("template", "run", "t.json", "tone.wav", "--trust")
+    assert (code, out) == (1, "")
+    assert "4 of 4 values of the embedding are NaN or infinite" in err
+
+
+def test_a_folder_that_does_not_exist(avex):
+    code, _, err = avex("template", "new", "no/t.json")
+    assert (code, "The folder 'no' does not exist" in err) == (2, True)
+
+
+def test_bench_says_where_the_weights_come_from(avex):
+    avex("template", "new", "d.json", "--declarative", "--sample-rate", str(RATE))
+    code, out, err = avex("bench", "d.json", "--batch-size", "1", "--rounds", "1")
+    assert code == 0, err
+    assert "the weights that the model's own code loads" in out
+    assert "random" not in out

@@ -67,6 +67,7 @@ def test_the_model_loads_with_its_labels(whole):
     assert torch.equal(model.classifier.weight, weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", [4, 7])
 def test_killed_and_resumed_is_bit_equal(work, whole, lines):
     """SIGKILL within the first and the second epoch; the losses are those of the run that nobody disturbed."""

@@ -10,7 +10,10 @@ _spec = importlib.util.spec_from_file_location("training_runs", Path(__file__).w
 runs = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(runs)
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="needs the extra train")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="needs the extra train"),
+]
 
 CONTRASTIVE = """
 import json, os, sys

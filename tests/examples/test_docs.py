@@ -193,6 +193,10 @@ def test_python_of_a_page_runs(page, workplace, capsys):
             "{'migrant': 3, 'resident': 3} {'fold 1': 3, 'fold 2': 3}",
             "torch.Size([2, 144000]) [1, 0]",
         ],
+        # Commands and settings only.
+        "train-your-own-encoder.md": [],
+        "fine-tune.md": [],
+        "many-gpus.md": [],
         "self-supervised.md": ["frame loss ", "fairseq", "True", "'backbone.blocks.0.attn.qkv'"],
         "your-own-model.md": ["(12, 16)", "{0: 'frog', 1: 'newt', 2: 'duck'}"],
         "python-api.md": ["torch.Size([2, 6522])", "selection.table.txt 6.0", "Did you mean 'birdnet'"],

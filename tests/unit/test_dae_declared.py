@@ -149,6 +149,23 @@ def test_what_goes_wrong_is_named(change, message):
     assert caught.value.key in ("entry", "output")
 
 
+def test_an_entry_cannot_end_the_program(tmp_path, monkeypatch):
+    (tmp_path / "dae_ends.py").write_text("raise SystemExit('at import')\n")
+    (tmp_path / "dae_ends_later.py").write_text(
+        "import sys\ndef at_call(): sys.exit('at call')\ndef at_run(): return lambda x: sys.exit('at run')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    kwargs = {"entry_kwargs": {}, "pre_processing": []}
+    for entry, when in (
+        ("dae_ends:f", "at import"),
+        ("dae_ends_later:at_call", "at call"),
+        ("dae_ends_later:at_run", "at run"),
+    ):
+        with pytest.raises(dae.EntryError, match=f"raised SystemExit: {when}"):
+            run({**VALID, **kwargs, "entry": entry}, torch.zeros(1, 2))
+    del sys.modules["dae_ends_later"]
+
+
 def test_output_selects_by_position_key_and_attribute(tmp_path, monkeypatch):
     (tmp_path / "dae_nets.py").write_text(
         "import types\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -127,6 +128,10 @@ def packages(request, monkeypatch):
             del sys.modules[name]
 
 
+# Why the first wheel could not be fetched: without network, the others are not tried.
+_no_network: list[str] = []
+
+
 def _fetched(config, module: str, requirements: list[str]) -> str:
     given = os.environ.get("AVEX_TEST_PACKAGES")
     if given and (Path(given) / module).exists():
@@ -136,16 +141,23 @@ def _fetched(config, module: str, requirements: list[str]) -> str:
         pytest.skip(f"{module} is not installed, and without pytest's cache there is no place for it")
     folder = cache.mkdir("template-packages") / module
     if not folder.exists():
+        if _no_network:
+            pytest.skip(_no_network[0])
         partial = folder.with_name(f"{module}.{os.getpid()}")
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
         command += ["--retries", "0", "--timeout", "10", "--target", str(partial), *requirements]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+            done = subprocess.run(command, capture_output=True, timeout=45, check=False)
+            problem = "cannot be fetched" if done.returncode else ""
         except subprocess.TimeoutExpired:
-            pytest.skip(f"needs network: fetching {module} takes too long")
-        if done.returncode:
-            pytest.skip(f"needs network: {module} is not installed and cannot be fetched")
-        if not folder.exists():
+            problem = "takes too long to fetch"
+        if problem:
+            shutil.rmtree(partial, ignore_errors=True)
+            _no_network.append(f"needs network: {module} is not installed and {problem}")
+            pytest.skip(_no_network[0])
+        if folder.exists():  # another run was faster
+            shutil.rmtree(partial)
+        else:
             partial.rename(folder)
     return str(folder)
 

@@ -227,6 +227,18 @@ def test_a_template_cannot_end_the_program(line):
         model_init(template(model_init=[line, "model = 1"]), {})
 
 
+def test_what_ends_generators_is_an_error_like_others():
+    with pytest.raises(CommandError, match="`raise GeneratorExit` raised GeneratorExit$"):
+        model_init(template(model_init=["raise GeneratorExit"]), {})
+
+
+def test_messages_cannot_steer_a_terminal():
+    with pytest.raises(CommandError) as caught:
+        model_init(template(model_init=["raise ValueError('\x1b[2K\rdone')"]), {})
+    assert str(caught.value).isprintable()
+    assert r"raised ValueError: \x1b[2K\rdone" in str(caught.value)
+
+
 def test_an_interrupt_passes():
     with pytest.raises(KeyboardInterrupt):
         model_init(template(model_init=["raise KeyboardInterrupt"]), {})
@@ -323,6 +335,12 @@ def test_contexts_that_are_refused(tmp_path, context):
             step(template(pre_proc=["x = 1"], **{key: context}))
         assert caught.value.key == key
         assert repr(context) in str(caught.value)
+
+
+def test_a_link_to_itself_is_no_context(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(TemplateFormatError, match="key 'import_context': expected a directory"):
+        import_pkgs(template(import_context="loop"))
 
 
 def test_links_inside_the_working_directory_are_followed(tmp_path):

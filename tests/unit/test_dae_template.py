@@ -114,6 +114,17 @@ def test_the_nearest_name_is_offered():
         dae.load_model_dict("general_purpose/logmel_statistics.json")
 
 
+def test_a_name_like_no_other_gets_no_offer():
+    with pytest.raises(FileNotFoundError) as caught:
+        dae.load_model_dict("nosuch.json")
+    assert "Did you mean" not in str(caught.value)
+
+
+def test_keys_that_would_steer_a_terminal_are_escaped():
+    assert "key '\\x1b[2Ja'" in str(refused({**VALID, "\x1b[2Ja": 1}))
+    assert "key '\\x1b[2Ja'" in str(refused('{"\\u001b[2Ja": 1, "\\u001b[2Ja": 2}'))
+
+
 def test_the_package_is_not_a_way_into_other_folders():
     assert (_paths.BACKBONES / "../template.schema.json").exists()
     with pytest.raises(dae.TemplateNotFoundError):

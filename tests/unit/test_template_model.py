@@ -113,6 +113,12 @@ def test_a_card_cannot_trust_its_template():
     assert avex.load_model("card.yml", trust=True).embed(torch.zeros(1, 400)).shape == (1, 4)
 
 
+def test_a_card_that_names_no_template():
+    Path("c.yml").write_text("name: c\nmodel_spec: {name: json_template, device: cpu}\n")
+    with pytest.raises(ConfigError, match="'c'.*must name the JSON file in extra_config"):
+        avex.load_model("c.yml", trust=True)
+
+
 def test_trust_of_a_model_that_is_no_template_changes_nothing():
     assert (
         avex.load_model("resnet18", trust=True, num_classes=2, audio_config={"sample_rate": 16000})
@@ -249,6 +255,10 @@ def test_a_classifier_on_top_can_be_trained():
         ("y = x[:, :0]", r"found the shape \(2, 0\)"),
         ("y = 'text'", "as a tensor or an array, found a str"),
         ("y = {'a': x}", "found a dict"),
+        ("y = x * 1j", "real numbers in a dense tensor, found a complex tensor"),
+        ("y = x.to_sparse()", "found a sparse tensor"),
+        ("y = x.to('meta')", "found a meta tensor"),
+        ("y = __import__('numpy').array([['a'], ['b']])", "found a ndarray"),
         ("z = x", "expected the commands to define 'y'"),
         ("y = nothing", "NameError"),
     ],
@@ -257,6 +267,14 @@ def test_what_is_no_embedding_is_refused(forward, message):
     model = avex.load_model(save(COMMANDS, embed_fwd=[forward]), trust=True)
     with pytest.raises(TemplateRunError, match=message):
         model.embed(torch.zeros(2, 400))
+
+
+@pytest.mark.parametrize("change", ["[:, ::-1]", ".astype('>f4')[:, ::-1]", ".astype('f2')[:, ::-1]"])
+def test_arrays_that_torch_does_not_take_as_they_are(change):
+    forward = ["y = x.numpy()" + change, "y.flags.writeable = False"]
+    model = avex.load_model(save(COMMANDS, pre_proc=[], embed_fwd=forward), trust=True)
+    x = torch.arange(800.0).reshape(2, 400)
+    assert model.embed(x).equal(x.flip(1))
 
 
 def test_the_first_batch_tells_the_length():

@@ -58,19 +58,25 @@ def validate(files: Annotated[list[str], typer.Argument(metavar="FILE...", show_
 
       avex template validate my_model.json
     """
+    from avex._core.errors import ConfigError
     from avex.models.template.library import template_faults
     from deep_audio_embedding import describe_template
 
-    faulty = False
+    code = 0
     for file in files:
-        faults = template_faults(file)
-        faulty = faulty or bool(faults)
+        try:
+            faults = template_faults(file)
+        except ConfigError as error:  # no such file; the others are still worth a look
+            typer.echo(f"{error}", err=True)
+            code = 2
+            continue
+        code = max(code, int(bool(faults)))
         for fault in faults:
             typer.echo(f"{file}: {fault}", err=True)
         if not faults:
             typer.echo(f"{describe_template(file)}\nOK")
-    if faulty:
-        sys.exit(1)
+    if code:
+        sys.exit(code)
 
 
 @app.command("run")
@@ -90,6 +96,8 @@ def run(
 ) -> None:
     """Run a template on the start of a recording, and show the shape of the embedding and the time it took.
 
+    If a command fails, the traceback of its error is shown.
+
     Examples:
 
       avex template run speech/resemblyzer.json recording.wav --trust --install
@@ -98,12 +106,18 @@ def run(
         raise typer.BadParameter(
             "install_cmds are shell commands: give --trust, too.", param_hint="--install"
         )
-    from avex.models.template.trial import install_template, try_template
+    from avex.models.template.cards import TemplateRunError
+    from avex.models.template.trial import install_template, original_traceback, try_template
 
     if install:
         install_template(file)
     started = time.perf_counter()
-    result = try_template(file, recording, trust=trust, seconds=seconds, device=device)
+    try:
+        result = try_template(file, recording, trust=trust, seconds=seconds, device=device)
+    except TemplateRunError as error:
+        if shown := original_traceback(error):
+            typer.echo(shown, err=True)
+        raise
     typer.echo(f"Loaded     in {time.perf_counter() - started - result.seconds:.1f} s")
     typer.echo(f"Audio      {result.audio_seconds:g} s at {result.sample_rate} Hz")
     typer.echo(f"Output     {result.kind}, shape {list(result.shape)} in {result.seconds:.3f} s")
@@ -131,6 +145,17 @@ def list_all(
     from avex.cli.report import render_table
 
     lines = [
-        (r["name"], f"{r['sample_rate']} Hz", r["tested"], r["license"], ", ".join(r["tasks"])) for r in rows
+        # What a terminal of 80 columns holds; --json has all of it.
+        (
+            r["name"],
+            str(r["sample_rate"]),
+            r["tested"].removesuffix(" weights"),
+            r["license"].partition(",")[0],
+        )
+        for r in rows
     ]
-    typer.echo(render_table(("Template", "Sample rate", "Tested with", "Licence", "Tasks"), lines), nl=False)
+    typer.echo(render_table(("Template", "Hz", "Tested", "Licence"), lines), nl=False)
+    typer.echo(
+        "Tested: run with the published weights, with random ones, or not (format only).\n"
+        "Details: avex template validate NAME, or --json"
+    )

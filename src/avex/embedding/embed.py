@@ -13,7 +13,7 @@ from avex._core.errors import AudioError, ConfigError
 from avex._core.version import __version__
 from avex.audio import Method, Tail, Windower, parse_channel
 from avex.configs import ModelCard, ModelSpec
-from avex.embedding.engines import Engine, load_engine
+from avex.embedding.engines import Engine, EngineInfo, load_engine
 from avex.embedding.pipeline import Pipeline, Rows, RunStats
 from avex.embedding.problems import Problem, ProblemLog
 from avex.embedding.reading import ReadPlan, Recording
@@ -281,5 +281,12 @@ def make_header(engine: Engine, plan: ReadPlan, dtype: str) -> StoreHeader:
         precision=info.precision,
         runtime=info.runtime,
         avex_version=__version__,
-        extra={"license": info.license} if info.license else {},
+        extra=_notes(info),
     )
+
+
+def _notes(info: EngineInfo) -> dict[str, Any]:
+    notes: dict[str, Any] = {"license": info.license} if info.license else {}
+    if info.layer_dims:
+        notes["layer_dims"] = list(info.layer_dims)
+    return notes

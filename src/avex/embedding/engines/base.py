@@ -67,6 +67,7 @@ class EngineInfo:
         precision: Arithmetic of the network: `float32`, `bfloat16` or `float16`.
         layers: Layers that make up the embedding.
         aggregation: How they were pooled.
+        layer_dims: Numbers that each of several layers contributes; empty for one layer.
         activation: What turns logits into scores.
         band_hz: Frequencies the model hears, for selection tables.
         license: Licence of the weights.
@@ -84,6 +85,7 @@ class EngineInfo:
     precision: str = "float32"
     layers: tuple[str, ...] = ("last_layer",)
     aggregation: str = "mean"
+    layer_dims: tuple[int, ...] = ()
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     band_hz: tuple[float, float] | None = None
     license: str | None = None

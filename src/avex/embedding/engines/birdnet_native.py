@@ -13,6 +13,7 @@ from avex.configs import ModelCard
 from avex.embedding.engines.base import EngineInfo, EngineOptions, EngineOutput
 from avex.embedding.engines.birdnet import BAND_HZ, available_cpus
 from avex.embedding.engines.compiling import check_options, compile_network
+from avex.embedding.engines.layers import layer_dims
 from avex.models.birdnet.model import BirdNet
 from avex.models.features import Features, TokenLayout
 from avex.models.layers import tap_layers
@@ -72,6 +73,7 @@ class BirdNetNativeEngine:
             precision=LONG_NAMES[precision],
             layers=options.layer_names,
             aggregation=options.aggregation,
+            layer_dims=layer_dims(model, options),
             band_hz=BAND_HZ,
             activation=card.activation,
             license=card.license,

@@ -11,6 +11,7 @@ from avex._core.errors import ConfigError
 from avex.configs import ModelCard
 from avex.embedding.engines.base import EngineInfo, EngineOptions, EngineOutput
 from avex.embedding.engines.compiling import check_options, compile_network
+from avex.embedding.engines.layers import layer_dims
 from avex.models.base_model import ModelBase
 from avex.models.precision import LONG_NAMES, set_precision
 from avex.models.utils.load import LoadRequest, load_card
@@ -72,6 +73,7 @@ class TorchEngine:
             precision=LONG_NAMES[precision],
             layers=options.layer_names,
             aggregation=options.aggregation,
+            layer_dims=layer_dims(model, options),
             activation=card.activation,
             license=card.license,
             license_note=card.license_note,

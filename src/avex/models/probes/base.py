@@ -172,8 +172,8 @@ class Probe(nn.Module):
 
     def _stored(self, x: Any, padding_mask: Tensor | None) -> list[Features]:
         names, mix = self.inputs.names, self.inputs
-        side_by_side = isinstance(x, Tensor) and len(names) > 1 and not mix.is_weighted
-        if side_by_side and x.shape[-1] == mix.dim and x.ndim == (2 if mix.kind == "vector" else 3):
+        side_by_side = isinstance(x, Tensor) and len(names) > 1 and x.shape[-1] == sum(mix.dims)
+        if side_by_side and x.ndim == (2 if mix.kind == "vector" else 3):
             parts = list(x.split(mix.dims, dim=-1))
             return read_embeddings(parts, padding_mask, names)
         return read_embeddings(

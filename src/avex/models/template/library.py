@@ -65,7 +65,7 @@ def write_skeleton(path: Path, sample_rate: int = 16000, declarative: bool = Fal
     """Write a `skeleton` to a new file.
 
     Raises:
-        ConfigError: The file exists, or its name does not end in `.json`.
+        ConfigError: The file exists, its folder does not, or its name does not end in `.json`.
     """
     if path.suffix.lower() != ".json":
         raise ConfigError(f"A template is a JSON file: '{path}' should end in .json.")
@@ -75,6 +75,8 @@ def write_skeleton(path: Path, sample_rate: int = 16000, declarative: bool = Fal
             stream.write(text)
     except FileExistsError as error:
         raise ConfigError(f"'{path}' exists already and was left as it is. Choose another name.") from error
+    except FileNotFoundError as error:
+        raise ConfigError(f"The folder '{path.parent}' does not exist. Create it first.") from error
 
 
 def template_faults(path: str | Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import numpy as np
 import torch
 
 from avex.audio import read
-from avex.models.template.cards import avex_errors, read_template, template_card
+from avex.models.template.cards import TemplateRunError, avex_errors, read_template, template_card
 from avex.models.template.model import TemplateModel
 from avex.models.template.trust import trust_template
-from deep_audio_embedding import install_dependencies
+from deep_audio_embedding import CommandError, install_dependencies
 
 _DEFAULT_SECONDS = 10.0
 
@@ -50,7 +51,6 @@ def install_template(path: str | Path) -> None:
         TemplateRunError: A command failed.
         ConfigError: There is no such file, or it is not a template.
     """
-    trust_template(path)
     with avex_errors():
         install_dependencies(read_template(path))
 
@@ -75,7 +75,7 @@ def try_template(
 
     Raises:
         TemplateTrustError: It needs trust.
-        TemplateRunError: A step failed.
+        TemplateRunError: A step failed, or the embedding holds NaN or infinite values.
         AudioError: The recording cannot be read.
     """
     if trust:
@@ -95,6 +95,11 @@ def try_template(
         features = model.forward_features(x)
     took = time.perf_counter() - started
     pooled = features.pooled()[0]
+    if bad := int((~pooled.isfinite()).sum()):
+        raise TemplateRunError(
+            f"Template '{model.template.file}': expected finite numbers, but {bad} of "
+            f"{len(pooled)} values of the embedding are NaN or infinite. Check the weights and pre_proc."
+        )
     return Trial(
         rate,
         x.shape[1] / rate,
@@ -105,3 +110,25 @@ def try_template(
         float(pooled.std(unbiased=False)),
         took,
     )
+
+
+def original_traceback(error: TemplateRunError) -> str | None:
+    """The traceback of the error that a command of a template raised, from the template's own line on.
+
+    Args:
+        error: What running a template raised.
+
+    Returns:
+        Text as Python shows it, or None if the error was not raised by Python in a command.
+    """
+    command = error.__cause__
+    original = command.__cause__ if isinstance(command, CommandError) else None
+    if original is None or isinstance(original, SyntaxError):
+        return None
+    own = f"<{command.key} of {command.file}>"
+    frames = original.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename != own:
+        frames = frames.tb_next
+    if frames is None:
+        return None
+    return "".join(traceback.format_exception(type(original), original, frames)).rstrip()

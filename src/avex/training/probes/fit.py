@@ -61,8 +61,8 @@ def fit_probe(
             store also a label table (CSV, TSV, Parquet, DataFrame) with a column `recording`, `path` or
             `file`, a column `label` or `labels`, and optionally `start_s` and `end_s`.
         config: A `ProbeConfig`, its fields, a YAML file, or the name of a type (`linear`, `mlp`, `knn`, ...).
-            Layers and pooling are those of the store if it does not say; layers to be weighed are taken to be
-            equally wide.
+            Layers and pooling are those of the store if it does not say. Several layers in an array are taken to
+            be equally wide; a store knows their widths.
         classes: Names in the order of the logits; None takes those that occur, sorted.
         groups: What must never be in two parts of a split: one value per example, or a column of the label
             table. None takes the recording.

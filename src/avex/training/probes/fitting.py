@@ -134,7 +134,7 @@ def _check_classes(train: Examples) -> None:
 
 
 def _input_dim(config: ProbeConfig, train: Examples) -> Any:
-    """Shape of one example; layers that were stored side by side are taken for equally wide."""
+    """Shape of one example; layers side by side are as wide as their store says, or else equally wide."""
     shape = train.features[0].shape
     layers = len(config.target_layers)
     if config.input_processing == "flatten":
@@ -145,6 +145,9 @@ def _input_dim(config: ProbeConfig, train: Examples) -> Any:
         return tuple(shape)
     if layers == 1 or "all" in config.target_layers:
         return int(shape[-1])
+    stored = train.header.extra.get("layer_dims", []) if train.header is not None else []
+    if len(stored) == layers and sum(stored) == shape[-1]:
+        return list(stored)
     if shape[-1] % layers:
         raise ConfigError(
             f"Embeddings of {shape[-1]} numbers cannot be those of {layers} layers side by side. Name the "
