@@ -234,7 +234,7 @@ def test_what_ends_generators_is_an_error_like_others():
 
 def test_messages_cannot_steer_a_terminal():
     with pytest.raises(CommandError) as caught:
-        model_init(template(model_init=["raise ValueError('\x1b[2K\rdone')"]), {})
+        model_init(template(model_init=[r"raise ValueError('\x1b[2K\rdone')"]), {})
     assert str(caught.value).isprintable()
     assert r"raised ValueError: \x1b[2K\rdone" in str(caught.value)
 

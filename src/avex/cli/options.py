@@ -48,7 +48,9 @@ Plugins = Annotated[
 ]
 Trust = Annotated[
     bool,
-    typer.Option("--trust", help="Let a JSON template run its commands; `avex template validate` shows them."),
+    typer.Option(
+        "--trust", help="Let a JSON template run its commands; `avex template validate` shows them."
+    ),
 ]
 Window = Annotated[
     float | None,

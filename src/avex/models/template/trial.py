@@ -14,7 +14,7 @@ from avex.audio import read
 from avex.models.template.cards import TemplateRunError, avex_errors, read_template, template_card
 from avex.models.template.model import TemplateModel
 from avex.models.template.trust import trust_template
-from deep_audio_embedding import CommandError, install_dependencies
+from deep_audio_embedding import CommandError, install_dependencies, printable
 
 _DEFAULT_SECONDS = 10.0
 
@@ -122,13 +122,15 @@ def original_traceback(error: TemplateRunError) -> str | None:
         Text as Python shows it, or None if the error was not raised by Python in a command.
     """
     command = error.__cause__
-    original = command.__cause__ if isinstance(command, CommandError) else None
-    if original is None or isinstance(original, SyntaxError):
+    if not isinstance(command, CommandError):
+        return None
+    original = command.__cause__
+    if original is None:
         return None
     own = f"<{command.key} of {command.file}>"
     frames = original.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename != own:
         frames = frames.tb_next
-    if frames is None:
+    if frames is None:  # it did not compile, or was a shell command
         return None
-    return "".join(traceback.format_exception(type(original), original, frames)).rstrip()
+    return printable("".join(traceback.format_exception(type(original), original, frames)).rstrip())
