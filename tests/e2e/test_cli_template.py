@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from avex.cli import main
 from avex.embedding.stores import open_store
@@ -131,6 +134,14 @@ def test_the_list(avex):
     assert max(map(len, table.splitlines())) <= 80
 
 
+def evaluation_data():
+    path = Path(__file__).parents[1] / "unit" / "evaluation_data.py"
+    spec = importlib.util.spec_from_file_location("evaluation_data", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def edited(tmp_path, **changes):
     template = {**skeleton(RATE), **changes}
     (tmp_path / "t.json").write_text(json.dumps(template), encoding="utf-8")
@@ -165,3 +176,36 @@ def test_bench_says_where_the_weights_come_from(avex):
     assert code == 0, err
     assert "the weights that the model's own code loads" in out
     assert "random" not in out
+
+
+def test_export(avex, tmp_path):
+    pytest.importorskip("onnxscript", reason="needs the extra 'export'")
+    layer = {"model_init": [f"model = torch.nn.Linear({RATE}, 4)"], "embed_fwd": ["y = model(x)"]}
+    edited(tmp_path, **layer, pre_proc=[])
+    code, _, err = avex("export", "onnx", "t.json", "-o", "t.onnx")
+    assert (code, "--trust" in err) == (2, True)
+    code, out, err = avex("export", "onnx", "t.json", "-o", "t.onnx", "--trust")
+    assert code == 0, err
+    assert "embedding (any, 4)" in out
+
+
+def test_evaluate_trusts_on_demand_and_notices_an_edit(avex, tmp_path):
+    data = evaluation_data()
+    statistics = ["y = torch.fft.rfft(x).abs().reshape(len(x), -1)[:, :400].reshape(len(x), 20, 20).mean(-1)"]
+    edited(tmp_path, window_seconds=0.5, pre_proc=[], embed_fwd=statistics)
+    recipe = data.settings(tmp_path, data.write_clips(tmp_path / "folds"), "t.json", eval_modes=["knn"])
+    (tmp_path / "r.yml").write_text(yaml.safe_dump(recipe))
+    command = ("evaluate", "-c", "r.yml", "-o", "out", "--patch", "bootstrap_samples=20")
+    code, _, err = avex(*command)
+    assert (code, "--trust" in err) == (2, True)
+    code, out, err = avex(*command, "--trust")
+    assert code == 0, err
+    assert "1 results made, 0 kept" in out
+    assert "0 results made, 1 kept" in avex(*command, "--trust")[1]
+    edited(tmp_path, window_seconds=0.5, pre_proc=[], embed_fwd=[*statistics, "y = y.sqrt()"])
+    assert "1 results made, 0 kept" in avex(*command, "--trust")[1]
+
+
+def test_trust_in_a_probe_needs_the_name_of_the_template(avex):
+    code, _, err = avex("probe", "predict", "p.safetensors", "tone.wav", "--trust")
+    assert (code, "Give --model" in err) == (2, True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from avex.cli import options as o
+
+if TYPE_CHECKING:
+    from avex.configs.evaluation import EvaluateConfig
 
 EXIT_PARTIAL = 3
 
@@ -51,6 +54,7 @@ def command(
         typer.Option("--output", "-o", metavar="FOLDER", help="Folder for results, instead of save_dir."),
     ] = None,
     plugin: o.Plugins = None,
+    trust: o.Trust = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Evaluate models on tasks: probes, fine-tuning, retrieval, clustering, few shots, neighbours.
@@ -76,6 +80,8 @@ def command(
     given = {"overwrite": overwrite.value if overwrite else None, "data_root": data, "save_dir": output}
     patches += [f"{key}={value}" for key, value in given.items() if value is not None]
     settings = EvaluateConfig.from_sources(config, patches)
+    if trust:
+        _trust_templates(settings)
     if dry_run:
         typer.echo(plan_text(plan_jobs(settings)))
         return
@@ -85,6 +91,14 @@ def command(
     if report.blocked:
         typer.secho(blocked_text(report.blocked), fg=typer.colors.YELLOW, err=True)
         raise typer.Exit(EXIT_PARTIAL)
+
+
+def _trust_templates(settings: EvaluateConfig) -> None:
+    from avex.evaluation.models import ModelSource
+    from avex.models.template.trust import trust_card
+
+    for experiment in settings.experiments:
+        trust_card(ModelSource.of(experiment, settings.device, settings.seed).card)
 
 
 def _tell(line: str) -> None:

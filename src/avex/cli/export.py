@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from avex._core.errors import ConfigError
-from avex.cli.options import Plugins, import_plugins
+from avex.cli.options import Plugins, Trust, import_plugins, trust_models
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,6 +54,7 @@ def command(
     ] = 1e-3,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     plugin: Plugins = None,
+    trust: Trust = False,
 ) -> None:
     """Write a model, from waveform to embedding and scores, as one file for other programs.
 
@@ -71,6 +72,7 @@ def command(
     if output.exists() and not overwrite:
         raise ConfigError(f"'{output}' exists. Pass --overwrite to replace it, or another --output.")
     import_plugins(plugin)
+    trust_models([model], trust)
     from avex.models.runtime.export import export_onnx
     from avex.models.utils.registry import resolve
 

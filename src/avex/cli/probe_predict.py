@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from avex._core.errors import ConfigError
 from avex.cli import options as o
 from avex.cli import predict as p
 
@@ -58,6 +59,7 @@ def command(
         bool, typer.Option("--allow-other-weights", help="Take a model with other weights.")
     ] = False,
     plugin: o.Plugins = None,
+    trust: o.Trust = False,
     window: o.Window = None,
     overlap: o.Overlap = 0.0,
     tail: o.TailOption = o.Tail.pad,
@@ -93,6 +95,9 @@ def command(
       avex probe predict frogs.safetensors dawn.wav --min-conf 0.5 --merge-consecutive
     """
     o.import_plugins(plugin)
+    if trust and model is None:
+        raise ConfigError("--trust is for the JSON template that --model names. Give --model, too.")
+    o.trust_models([model] if model else [], trust)
     from avex.cli.report import RunView
     from avex.detection.predict import DetectionOptions, predict
     from avex.training.probes.engine import load_probe_engine, trained_windows

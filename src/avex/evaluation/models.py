@@ -13,6 +13,7 @@ from avex.configs import ModelCard, ModelSpec
 from avex.configs.evaluation import ExperimentConfig
 from avex.io import sha256_of
 from avex.models.base_model import ModelBase
+from avex.models.template.cards import TEMPLATE_MODEL, read_template
 from avex.models.utils.load import LoadRequest, load_card
 from avex.models.utils.registry import resolve
 
@@ -63,9 +64,11 @@ class ModelSource:
     def describe(self) -> dict[str, Any]:
         """All that determines the model, as JSON values, without loading it: part of the identity of results.
 
-        A local checkpoint counts by its content, a card's by its address and checksum.
+        A local checkpoint counts by its content, so does a JSON template; a card's by its address and checksum.
         """
         card = self.card.model_dump(mode="json", exclude=_PROSE)
+        if self.card.model_spec.name == TEMPLATE_MODEL:
+            card["template"] = dict(read_template((self.card.model_spec.extra_config or {})["template"]))
         path = self.checkpoint_path or self.card.checkpoint_path
         local = path is not None and "://" not in path and Path(path).is_file()
         content = sha256_of(path) if local and path is not None else None
