@@ -32,20 +32,40 @@ class _AliasLoader:
 
     def __init__(self, target: ModuleSpec) -> None:
         self._target = target
+        self._name = ""
         self._spec: ModuleSpec | None = None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = importlib.import_module(self._target.name)
-        self._spec = module.__spec__
+        self._name, self._spec = spec.name, module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
         # The import system has just given avex's module the alias's spec: put its own back.
         module.__spec__ = self._spec
+        parent, _, child = self._name.rpartition(".")
+        public = vars(sys.modules[parent]).get(child)
+        if public is not None and public is not module:
+            # A package may offer a function under the name of its module (`avex.io.fetch`); that has to stay.
+            sys.modules[parent] = _Shield(parent, sys.modules[parent])
 
     def get_code(self, fullname: str) -> CodeType | None:
         """The code that `python -m` runs."""
         return self._target.loader.get_code(self._target.name)  # type: ignore[union-attr]
+
+
+class _Shield(ModuleType):
+    """Stands in for a package until the import system has set a sub-module on it, and keeps it as it is."""
+
+    def __init__(self, name: str, package: ModuleType) -> None:
+        super().__init__(name)
+        self.__dict__["package"] = package
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["package"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        sys.modules[self.__name__] = self.__dict__["package"]
 
 
 class _AliasFinder:

@@ -176,3 +176,17 @@ def test_what_does_not_exist_is_named():
     with pytest.raises(AttributeError, match="nothing"):
         _ = representation_learning.nothing
     assert set(dir(representation_learning)) >= set(avex.__all__)
+
+
+def test_functions_with_the_name_of_their_module_stay_functions():
+    """The import system sets a sub-module on its package, which here is avex's own."""
+    code = (
+        "import sys, avex.io, avex.audio, representation_learning.io.fetch, representation_learning.audio.info\n"
+        "from representation_learning.audio.resample import resample\n"
+        "print(callable(avex.io.fetch), callable(avex.audio.info), resample is avex.audio.resample)\n"
+        "print(sys.modules['representation_learning.io'] is avex.io, representation_learning.audio is avex.audio)\n"
+        "print(sys.modules['representation_learning.io.fetch'] is sys.modules['avex.io.fetch'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True"] * 6

@@ -10,6 +10,7 @@ import errno
 import json
 import logging
 import os
+import random
 import socket
 import sys
 import time
@@ -34,6 +35,8 @@ HOLDER_NAME = "holder.json"
 # A writer that is just ending removes the folder under our feet; a real holder is still there a moment later.
 _ATTEMPTS = 5
 _PAUSE_S = 0.02
+# Seconds after which a folder that is never there is taken for one that cannot be made.
+_VANISHING_S = 5.0
 _HELD = frozenset({errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK})
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK})
 
@@ -80,23 +83,23 @@ class WriterLock:
 
 
 def _acquire(folder: Path, store: Path) -> int:
-    vanished: OSError | None = None
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            time.sleep(_PAUSE_S)
+    give_up = time.monotonic() + _VANISHING_S
+    attempts = 0
+    while attempts < _ATTEMPTS:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = _open_locked(folder / LOCK_NAME, store)
-        except (FileNotFoundError, FileExistsError) as error:
-            if folder.is_file():
+        except (FileNotFoundError, FileExistsError):
+            if folder.is_file() or time.monotonic() > give_up:
                 raise
-            vanished = error
-            continue  # the folder was removed in between
-        vanished = None
+            # A writer that ended removed the folder in between; that says nothing of who holds it now.
+            time.sleep(_PAUSE_S * random.random())
+            continue
         if descriptor is not None:
             return descriptor
-    if vanished is not None:
-        raise vanished  # nobody holds it: the folder cannot be made
+        attempts += 1
+        if attempts < _ATTEMPTS:
+            time.sleep(_PAUSE_S)
     raise StoreLockedError(
         f"'{store}' is being written by {_holder(folder)}. Wait until it ends, stop it, or choose another output."
     )
