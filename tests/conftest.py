@@ -14,6 +14,9 @@ DEMO = REPO / "examples" / "audio"
 
 # Nothing in the tests may reach for a network, whatever the machine.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One worker per processor: threads of one that wait for those of another take ten times as long.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
