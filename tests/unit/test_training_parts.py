@@ -184,3 +184,11 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path):
     other = {"training_params.lr": {"type": "float", "low": 1e-5, "high": 1.0, "log": True}}
     with pytest.raises(ConfigError, match="another search space"):
         sweep(sweep_config(tmp_path, search_space=other), value)
+
+
+def test_a_template_is_not_trained():
+    from avex.training.building import build_training_model
+
+    spec = {"name": "speech/hubert.json"}
+    with pytest.raises(ConfigError, match=r"'speech/hubert\.json' is a JSON template.*avex probe fit"):
+        build_training_model(config(model_spec=spec), 2)

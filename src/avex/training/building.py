@@ -8,6 +8,7 @@ from torch import Tensor
 from avex._core.errors import ConfigError
 from avex.configs.training import RunConfig
 from avex.models.base_model import ModelBase
+from avex.models.template.cards import TEMPLATE_MODEL, is_template_name
 from avex.models.utils.load import load_model
 from avex.models.utils.registry import find_card, get_model_class
 from avex.training.data import TrainingData
@@ -29,6 +30,11 @@ def build_training_model(config: RunConfig, num_classes: int) -> ModelBase:
         ConfigError: Not a model that can be trained.
     """
     spec = config.model_spec
+    if is_template_name(spec.name) or spec.name == TEMPLATE_MODEL:
+        raise ConfigError(
+            f"'{spec.name}' is a JSON template: code of its own that gives embeddings, not a network that can be "
+            "trained here. Train a probe on its embeddings (avex embed, avex probe fit), or name a family or a class."
+        )
     card = find_card(spec.name) if get_model_class(spec.name) is None else None
     torch.manual_seed(config.seed)
     supervised = config.label_type == "supervised"
