@@ -33,7 +33,7 @@ def build_training_model(config: RunConfig, num_classes: int) -> ModelBase:
     if is_template_name(spec.name) or spec.name == TEMPLATE_MODEL:
         raise ConfigError(
             f"'{spec.name}' is a JSON template: code of its own that gives embeddings, not a network that can be "
-            "trained here. Train a probe on its embeddings (avex embed, avex probe fit), or name a family or a class."
+            "trained here. Fit a probe to its embeddings (avex embed, avex probe fit), or name a family or class."
         )
     card = find_card(spec.name) if get_model_class(spec.name) is None else None
     torch.manual_seed(config.seed)
