@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,14 @@ def shared_audio() -> Path:
     if not (folder / "birds10" / "manifest.csv").exists():
         pytest.skip(f"no labelled recordings in {folder}: set AVEX_TEST_DATA to a folder that holds them")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def trust_ends_with_the_test():
+    """What a test trusts holds for its process, which is that of the next test as well."""
+    yield
+    if module := sys.modules.get("avex.models.template.trust"):
+        module._trusted.clear()
 
 
 @pytest.fixture
