@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) install -c constraints.txt -e ".[birdnet,eval,export,train]" pytest hypothesis pytest-xdist import-linter nbclient ipykernel
+	$(PIP) install -c constraints.txt -e ".[birdnet,eval,export,train]" pytest hypothesis pytest-xdist import-linter nbclient ipykernel librosa resampy
 	touch $@
 
 demo: $(VENV)/.installed
