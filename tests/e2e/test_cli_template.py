@@ -16,7 +16,7 @@ import yaml
 from avex.cli import main
 from avex.embedding.stores import open_store
 from avex.models.template import trust
-from avex.models.template.library import skeleton
+from avex.models.template.catalogue import skeleton
 
 RATE = 8000
 

@@ -21,7 +21,7 @@ import torch
 
 import deep_audio_embedding as dae
 from avex._core.optional import available
-from avex.models.template.library import template_table
+from avex.models.template.catalogue import template_table
 from avex.models.utils.check import check_signal
 
 PUBLISHED, RANDOM, FORMAT = "published weights", "random weights", "format only"

@@ -19,7 +19,7 @@ import avex
 from avex._core.errors import ConfigError, UnknownModelError
 from avex.models.template import trust
 from avex.models.template.cards import TemplateRunError, template_card
-from avex.models.template.library import skeleton, template_faults, write_skeleton
+from avex.models.template.catalogue import skeleton, template_faults, write_skeleton
 from avex.models.template.model import TemplateModel
 from avex.models.template.trust import TemplateTrustError, trust_template
 from avex.models.utils.describe import describe_model

@@ -22,6 +22,37 @@ _ALL_WINDOWS = "all"
 WHAT, PLACE = "What counts as a detection", "Which species are possible"
 
 
+# Options of every command that writes tables of detections.
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Folder for the tables; without it they are only shown."),
+]
+Combined = Annotated[
+    bool, typer.Option("--combined", help="Also one table over all recordings (not for audacity).")
+]
+Timezone = Annotated[
+    str | None,
+    typer.Option("--timezone", help="Zone of recorders that note local time, e.g. Europe/Berlin or +02:00."),
+]
+TableErrors = Annotated[
+    Path | None,
+    typer.Option("--errors", help="Where problems are listed; default: errors.csv in the folder."),
+]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="NAME...",
+        help=f"One or more of {', '.join(FORMAT_NAMES)}; default: raven.",
+        show_default=False,
+    ),
+]
+MinConf = Annotated[
+    float, typer.Option("--min-conf", min=0, max=1, help="Smallest confidence.", rich_help_panel=WHAT)
+]
+
+
 class PredictCommand(TyperCommand):
     """Understands `--format raven csv` (several values) and `--merge-consecutive` without a value."""
 
@@ -51,27 +82,11 @@ def _means_format(word: str) -> bool:
 
 def command(
     inputs: o.Inputs,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder for the tables; without it they are only shown."),
-    ] = None,
+    output: Output = None,
     model: o.Model = "birdnet",
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="NAME...",
-            help=f"One or more of {', '.join(FORMAT_NAMES)}; default: raven.",
-            show_default=False,
-        ),
-    ] = None,
-    combined: Annotated[
-        bool, typer.Option("--combined", help="Also one table over all recordings (not for audacity).")
-    ] = False,
-    min_conf: Annotated[
-        float, typer.Option("--min-conf", min=0, max=1, help="Smallest confidence.", rich_help_panel=WHAT)
-    ] = 0.25,
+    formats: Formats = None,
+    combined: Combined = False,
+    min_conf: MinConf = 0.25,
     top_n: Annotated[
         int | None,
         typer.Option("--top-n", min=1, help="At most so many species per window.", rich_help_panel=WHAT),
@@ -125,18 +140,10 @@ def command(
     min_tail: o.MinTail = 0.0,
     channel: o.Channel = "mean",
     resampler: o.ResamplerOption = None,
-    timezone: Annotated[
-        str | None,
-        typer.Option(
-            "--timezone", help="Zone of recorders that note local time, e.g. Europe/Berlin or +02:00."
-        ),
-    ] = None,
+    timezone: Timezone = None,
     overwrite: o.Overwrite = False,
     fail_fast: o.FailFast = False,
-    errors_csv: Annotated[
-        Path | None,
-        typer.Option("--errors", help="Where problems are listed; default: errors.csv in the folder."),
-    ] = None,
+    errors_csv: TableErrors = None,
     workers: o.Workers = None,
     batch_size: o.BatchSize = None,
     device: o.Device = None,

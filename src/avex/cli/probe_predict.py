@@ -15,29 +15,13 @@ from avex.cli import predict as p
 def command(
     probe: Annotated[Path, typer.Argument(metavar="PROBE", help="The probe's file.", show_default=False)],
     inputs: o.Inputs,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder for the tables; without it they are only shown."),
-    ] = None,
+    output: p.Output = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="The model; default: the one that the probe names.")
     ] = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="NAME...",
-            help=f"One or more of {', '.join(p.FORMAT_NAMES)}; default: raven.",
-            show_default=False,
-        ),
-    ] = None,
-    combined: Annotated[
-        bool, typer.Option("--combined", help="Also one table over all recordings (not for audacity).")
-    ] = False,
-    min_conf: Annotated[
-        float, typer.Option("--min-conf", min=0, max=1, help="Smallest confidence.", rich_help_panel=p.WHAT)
-    ] = 0.25,
+    formats: p.Formats = None,
+    combined: p.Combined = False,
+    min_conf: p.MinConf = 0.25,
     top_n: Annotated[
         int | None,
         typer.Option("--top-n", min=1, help="At most so many classes per window.", rich_help_panel=p.WHAT),
@@ -66,18 +50,10 @@ def command(
     min_tail: o.MinTail = 0.0,
     channel: o.Channel = "mean",
     resampler: o.ResamplerOption = None,
-    timezone: Annotated[
-        str | None,
-        typer.Option(
-            "--timezone", help="Zone of recorders that note local time, e.g. Europe/Berlin or +02:00."
-        ),
-    ] = None,
+    timezone: p.Timezone = None,
     overwrite: o.Overwrite = False,
     fail_fast: o.FailFast = False,
-    errors_csv: Annotated[
-        Path | None,
-        typer.Option("--errors", help="Where problems are listed; default: errors.csv in the folder."),
-    ] = None,
+    errors_csv: p.TableErrors = None,
     workers: o.Workers = None,
     batch_size: o.BatchSize = None,
     device: o.Device = None,

@@ -44,7 +44,7 @@ def new(
 
       avex template new my_model.json --declarative --sample-rate 32000
     """
-    from avex.models.template.library import write_skeleton
+    from avex.models.template.catalogue import write_skeleton
 
     write_skeleton(file, sample_rate, declarative)
     typer.echo(f"Wrote {file}. Edit it, then: avex template validate {file}")
@@ -59,7 +59,7 @@ def validate(files: Annotated[list[str], typer.Argument(metavar="FILE...", show_
       avex template validate my_model.json
     """
     from avex._core.errors import ConfigError
-    from avex.models.template.library import template_faults
+    from avex.models.template.catalogue import template_faults
     from deep_audio_embedding import describe_template
 
     code = 0
@@ -136,7 +136,7 @@ def list_all(
 
       avex template list
     """
-    from avex.models.template.library import template_table
+    from avex.models.template.catalogue import template_table
 
     rows = template_table()
     if as_json:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avex._core.optional import require
-from avex.training.probes.figures import shorten
+from avex.training.probes.figures import new_figure, png_bytes, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,7 +95,7 @@ def scatter_figure(scatter: Mapping[str, Any]) -> bytes:
     axes.set_yticks([])
     axes.set_xlabel(f"{word} 1")
     axes.set_ylabel(f"{word} 2")
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _line(axes: Any, x: Any, curve: Sequence[Mapping[str, Any]], name: str, i: int) -> None:
@@ -117,7 +115,7 @@ def _finish(figure: Figure, axes: Any, x: str, y: str) -> bytes:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _float(value: Any) -> float:
@@ -125,14 +123,4 @@ def _float(value: Any) -> float:
 
 
 def _figure(width: float, height: float) -> Figure:
-    """A figure without pyplot: no global state, no window system."""
-    module: Any = require("matplotlib.figure", "eval", "A leaderboard with figures")
-    return module.Figure(figsize=(width, height), dpi=_DPI)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(
-        buffer, format="png", bbox_inches="tight", facecolor="white", metadata={"Software": "avex"}
-    )
-    return buffer.getvalue()
+    return new_figure(width, height, "A leaderboard with figures", _DPI)

@@ -43,7 +43,7 @@ def confusion_figure(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -
     cell = 0.42 if count <= _MAX_WRITTEN else 0.24
     size = max(2.5, count * cell)
     margin = 0.6 + 0.085 * longest
-    figure = _figure(size + margin + 1.0, size + margin + 0.4)
+    figure = new_figure(size + margin + 1.0, size + margin + 0.4)
     axes = figure.add_axes(
         (
             margin / figure.get_figwidth(),
@@ -67,7 +67,7 @@ def confusion_figure(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -
         _write_counts(axes, confusion, share)
     bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
     bar.set_label("share of the true class")
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def classes_figure(per_class: Sequence[ClassScores]) -> bytes:
@@ -79,7 +79,7 @@ def classes_figure(per_class: Sequence[ClassScores]) -> bytes:
     ordered = sorted(per_class, key=lambda c: (-np.nan_to_num(c.f1, nan=-1), c.name))[::-1]
     names = [f"{shorten(c.name)} ({c.support})" for c in ordered]
     height = 0.24 * len(names) + 1.0
-    figure = _figure(7.0, height)
+    figure = new_figure(7.0, height)
     axes = figure.add_subplot()
     rows = np.arange(len(names))
     axes.barh(rows, [np.nan_to_num(c.f1) for c in ordered], color="#bcd7e3", label="F1", height=0.7)
@@ -97,7 +97,7 @@ def classes_figure(per_class: Sequence[ClassScores]) -> bytes:
         loc="upper center", bbox_to_anchor=(0.5, 1 + 0.5 / height), ncols=3, frameon=False, fontsize=8
     )
     figure.set_layout_engine("constrained")
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def history_figure(history: Sequence[Epoch]) -> bytes:
@@ -106,7 +106,7 @@ def history_figure(history: Sequence[Epoch]) -> bytes:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure = _figure(7.0, 2.8)
+    figure = new_figure(7.0, 2.8)
     left, right = figure.subplots(1, 2)
     epochs = [e.epoch for e in history]
     left.plot(epochs, [e.train_loss for e in history], color=_GREY, label="training")
@@ -120,7 +120,7 @@ def history_figure(history: Sequence[Epoch]) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#eef1f4", linewidth=0.6)
     figure.set_layout_engine("constrained")
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def shorten(name: str, most: int = _LABEL_CHARS) -> str:
@@ -140,13 +140,26 @@ def _write_counts(axes: Any, confusion: npt.NDArray[np.int64], share: npt.NDArra
             axes.text(column, row, str(number), ha="center", va="center", fontsize=8, color=colour)
 
 
-def _figure(width: float, height: float) -> Figure:
-    """A figure without pyplot: no global state, no window system."""
-    module: Any = require("matplotlib.figure", "eval", "A report with figures")
-    return module.Figure(figsize=(width, height), dpi=_DPI)
+def new_figure(
+    width: float, height: float, purpose: str = "A report with figures", dpi: int = _DPI
+) -> Figure:
+    """A figure without pyplot: no global state, no window system.
+
+    Args:
+        width: Inches.
+        height: Inches.
+        purpose: What matplotlib is needed for, if it is missing.
+        dpi: Dots per inch.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    module: Any = require("matplotlib.figure", "eval", purpose)
+    return module.Figure(figsize=(width, height), dpi=dpi)
 
 
-def _png(figure: Figure) -> bytes:
+def png_bytes(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(
         buffer, format="png", bbox_inches="tight", facecolor="white", metadata={"Software": "avex"}
