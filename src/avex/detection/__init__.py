@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from avex._core.registry import load_attribute
+from avex._core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from avex.detection.events import merge_consecutive
@@ -63,12 +63,7 @@ _HOMES = {
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    value = load_attribute(f"{__name__}.{_MODULE_OF[name]}:{name}")
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _MODULE_OF)
 
 
 def __dir__() -> list[str]:

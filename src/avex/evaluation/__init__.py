@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from avex._core.registry import load_attribute
+from avex._core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from avex.evaluation.cache import EmbeddingCache
@@ -43,12 +43,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    value = load_attribute(f"{__name__}.{_MODULE_OF[name]}:{name}")
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _MODULE_OF)
 
 
 def __dir__() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from avex._core.registry import load_attribute
+from avex._core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from avex.data.augmentation.batch import BatchAugmenter
@@ -15,12 +15,7 @@ __all__ = ["BatchAugmenter", "NoisePool"]
 _HOMES = {"BatchAugmenter": "batch", "NoisePool": "noise"}
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    value = load_attribute(f"{__name__}.{_HOMES[name]}:{name}")
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

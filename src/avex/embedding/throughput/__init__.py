@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from avex._core.registry import load_attribute
+from avex._core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from avex.embedding.throughput.bound import LowerBound
@@ -37,7 +37,4 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return load_attribute(f"{__name__}.{_HOMES[name]}:{name}")
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from avex._core.registry import load_attribute
+from avex._core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from avex.models.probes.utils.factory import (
@@ -40,7 +40,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return load_attribute(f"{__name__}.{_LAZY[name]}:{name}")
+__getattr__ = lazy_names(__name__, _LAZY)
