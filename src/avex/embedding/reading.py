@@ -25,7 +25,7 @@ from avex.embedding.sources import Source, file_state
 
 # Windows per decoded block: bounds memory where windows overlap much.
 _WINDOWS_PER_BLOCK = 32
-_MAX_BLOCK_SECONDS = 30.0
+_MAX_BLOCK_SECONDS = 15.0
 
 
 @dataclass(frozen=True)

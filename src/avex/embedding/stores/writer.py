@@ -34,7 +34,7 @@ class SealPolicy:
 
     rows: int = 8192
     seconds: float = 5.0
-    stream_rows: int = 2048
+    stream_rows: int = 1024
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.stream_rows < 1 or self.seconds < 0:

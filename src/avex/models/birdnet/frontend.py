@@ -68,10 +68,16 @@ class BirdNetFrontEnd(FrontEnd):
             raise ConfigError(
                 "BirdNET's spectrograms need float64, which 'mps' does not have. Use device='cpu'."
             )
+        if waveform.device.type != "cpu" or torch.compiler.is_compiling() or len(waveform) < 2:
+            return self._spectrograms(waveform), None
+        # One after the other, windows stay in a CPU's cache.
+        return torch.cat([self._spectrograms(window) for window in waveform.split(1)]), None
+
+    def _spectrograms(self, waveform: Tensor) -> Tensor:
         # The order of operations is the graph's: with another, samples would differ in their last bit.
         lifted = waveform - waveform.amin(1, keepdim=True)
         scaled = (lifted / (lifted.amax(1, keepdim=True) + RANGE_EPSILON) - 0.5) * 2
-        return torch.stack([spectrogram(scaled) for spectrogram in self.spectrograms], dim=1), None
+        return torch.stack([spectrogram(scaled) for spectrogram in self.spectrograms], dim=1)
 
 
 class MelSpectrogram(nn.Module):

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from avex._core.errors import ConfigError
 from avex.configs import AudioConfig
-from avex.models.base_model import ModelBase, waveform_and_mask
+from avex.models.base_model import ModelBase
+from avex.models.batches import waveform_and_mask
 from avex.models.birdnet.config import BirdNetConfig
 from avex.models.birdnet.frontend import BirdNetFrontEnd
 from avex.models.birdnet.graph import BirdNetGraphRunner

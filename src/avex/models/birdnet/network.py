@@ -13,6 +13,11 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from avex.models.birdnet.config import BirdNetConfig, StageConfig
+from avex.nn.convolution import is_hooked
+
+# On a CPU the stem and the first stage, whose maps are the largest, compute so many windows at once: their maps
+# then stay in the cache, and memory stays small. Later stages are better off with the whole batch.
+_EARLY_STAGES, _EARLY_WINDOWS = 1, 2
 
 
 def _silu(x: Tensor) -> Tensor:
@@ -132,13 +137,28 @@ class BirdNetBackbone(nn.Module):
 
     def forward(self, spectrograms: Tensor) -> Tensor:
         """(B, 2, mels, frames) to (B, embedding_dim, F', T')."""
-        x = self.stem(spectrograms.contiguous(memory_format=torch.channels_last))
-        for block in self._blocks().values():
+        early, late = self.stages[:_EARLY_STAGES], self.stages[_EARLY_STAGES:]
+        parts = spectrograms.split(_EARLY_WINDOWS) if self._may_split(spectrograms) else [spectrograms]
+        maps = [
+            self._run(early, self.stem(part.contiguous(memory_format=torch.channels_last))) for part in parts
+        ]
+        x = maps[0] if len(maps) == 1 else torch.cat(maps)
+        return self.head(self._run(late, x))
+
+    def _run(self, stages: nn.Module, x: Tensor) -> Tensor:
+        for block in [block for stage in stages.children() for block in stage.children()]:
             if self.gradient_checkpointing and self.training:
                 x = checkpoint(block, x, use_reentrant=False)
             else:
                 x = block(x)
-        return self.head(x)
+        return x
+
+    def _may_split(self, x: Tensor) -> bool:
+        """Whether nobody sees the difference: no gradients, compilers, or hooks that want the whole batch."""
+        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return False
+        early = [self.stem, self.stages[:_EARLY_STAGES]]
+        return not any(is_hooked(module) for part in early for module in part.modules())
 
     def layer_names(self) -> list[str]:
         """Names of the modules whose outputs are the layers, in order."""
