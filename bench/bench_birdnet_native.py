@@ -20,10 +20,10 @@ import torch
 from targets import target
 
 from avex import load_model
-from avex.embedding.engines.birdnet import available_cpus
 from avex.embedding.throughput import measure
 from avex.io import fetch
 from avex.models.birdnet.graph import BirdNetGraph
+from avex.models.runtime.threads import available_cpus
 from avex.models.utils.registry import get_checkpoint_path
 
 WINDOW, WINDOW_SECONDS = 144_000, 3.0

@@ -107,6 +107,77 @@ def test_selection_tables_become_windows(tmp_path):
     assert "speaks of" in str(lost.exception)
 
 
+RAVEN = (
+    "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tName\tSpecies\n"
+)
+
+
+def test_recordings_of_one_name_in_two_folders_dots_views_points_and_silence(tmp_path):
+    """Recorders number their files from the start again, so tables speak of what lies beside them."""
+    folder = tmp_path / "dawn"
+    for site in ("north", "south"):
+        for name in ("R.2024.wav", "S.wav"):
+            record(folder / site / name, 6.0)
+        views = "".join(f"1\t{v} 1\t1\t0.5\t1.5\t0\t9\tx\twren\n" for v in ("Waveform", "Spectrogram"))
+        (folder / site / "R.2024.Table.1.selections.txt").write_text(RAVEN + views)
+    (folder / "north" / "S.txt").write_text("4\t4\twren\n\\\t1000\t2000\n")
+    (folder / "south" / "S.txt").write_text("")
+    record(folder / "none.v2.wav", 3.0)
+    (folder / "none.v2.Table.1.selections.txt").write_text(RAVEN)
+    out = tmp_path / "out"
+    arguments = ("benchmark", "new", folder, "--tables", "*.txt", "--window", 3, "--folds", 2, "-o", out)
+    done = run(*arguments, "--label-column", "Species")
+    assert done.exit_code == 0, done.output
+    rows = {
+        (clip.path.parent.name, clip.path.name, clip.start_s): clip.labels
+        for clip in read_manifest(out / "manifest.csv")
+    }
+    heard = {key for key, labels in rows.items() if labels}
+    assert heard == {("north", "R.2024.wav", 0), ("south", "R.2024.wav", 0), ("north", "S.wav", 3)}
+    assert len(rows) == 9
+    (folder / "else.txt").write_text("1\t2\twren\n")
+    assert "speaks of 'else', which is not in" in str(run(*arguments, "--overwrite").exception)
+    record(folder / "east" / "else.wav", 3.0)
+    record(folder / "west" / "else.wav", 3.0)
+    assert "could be 'east/else.wav' or 'west/else.wav'" in str(run(*arguments, "--overwrite").exception)
+
+
+def test_a_benchmark_does_not_replace_the_table_it_is_made_of(tmp_path):
+    for i in range(4):
+        record(tmp_path / f"{i}.wav")
+    table = tmp_path / "manifest.csv"
+    table.write_text("path,label\n" + "".join(f"{i}.wav,{'ab'[i % 2]}\n" for i in range(4)))
+    before = table.read_bytes()
+    refused = run("benchmark", "new", table, "--name", "own", "--folds", 2, "--overwrite")
+    assert "would be replaced" in str(refused.exception)
+    assert table.read_bytes() == before
+    assert (
+        run("benchmark", "new", table, "--name", "own", "--folds", 2, "-o", tmp_path / "out").exit_code == 0
+    )
+
+
+def test_checks_and_paths_of_benchmarks_and_files(tmp_path):
+    for label in ("frog", "newt"):
+        for i in range(2):
+            record(tmp_path / "ponds" / label / f"{i}.wav")
+    assert run("benchmark", "new", tmp_path / "ponds", "--folds", 2).exit_code == 0
+    sets = tmp_path / "sets.yml"
+    sets.write_text(
+        "benchmark_name: ours\nevaluation_sets:\n  - ponds/ponds.yml\n  - name: again\n"
+        "    folds: {dataset_name: manifest, data_root: ponds/manifest.csv, split: all}\n"
+    )
+    done = run("datasets", "check", sets)
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines() == ["ponds: OK  4 folds, 2 classes", "again: OK  4 folds, 2 classes"]
+    (tmp_path / "ponds" / "frog" / "0.wav").write_bytes(b"RIFF")
+    failed = run("datasets", "check", sets)
+    assert failed.exit_code == 1
+    assert failed.output.count("1 recordings cannot be read") == 2
+    places = run("datasets", "path", "small", "--data", tmp_path).output.splitlines()
+    assert places[0] == "animals11"
+    assert f"{tmp_path / 'birds10'} (not there, or not complete)" in places
+
+
 def test_the_list_is_light():
     code = (
         "import sys; sys.argv = ['avex', 'datasets', 'list']\n"

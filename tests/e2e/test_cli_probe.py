@@ -58,6 +58,16 @@ def test_fit_says_how_good_the_probe_is(place):
     assert probe.info.card == "birdnet"
 
 
+def test_quiet_still_says_what_was_left_out(place):
+    folder, _ = place
+    lines = (folder / "labels.csv").read_text(encoding="utf-8").splitlines()
+    (folder / "fewer.csv").write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    arguments = ["store.parquet", "fewer.csv", "-o", "quiet.safetensors", "--split", "part", "--quiet"]
+    code, out, err = run("fit", *arguments, cwd=folder)
+    assert (code, out) == (0, "")
+    assert "1 recordings of the store are not in the label table and were left out." in err
+
+
 @pytest.mark.skipif(not available("matplotlib"), reason="needs the extra 'eval'")
 def test_fit_writes_a_report(place):
     folder, _ = place
@@ -97,7 +107,7 @@ def test_predict_writes_the_tables_of_avex_predict(place):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["fit", "store.parquet", "none.csv", "-o", "x.safetensors"], 2, "no label table at 'none.csv'"),
+        (["fit", "store.parquet", "none.csv", "-o", "x.safetensors"], 2, "no table at 'none.csv'"),
         (["fit", "none.parquet", "labels.csv", "-o", "x.safetensors"], 1, "no embedding store"),
         (
             ["fit", "store.parquet", "labels.csv", "-o", "x.safetensors", "-t", "lineer"],

@@ -2,16 +2,20 @@
 
 import importlib.util
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
 import yaml
 
 import avex
+from avex.data import read_manifest
+from avex.data.streaming import write_shards
 
 _spec = importlib.util.spec_from_file_location("training_runs", Path(__file__).with_name("training_runs.py"))
 runs = importlib.util.module_from_spec(_spec)
@@ -84,6 +88,50 @@ def test_killed_and_resumed_is_bit_equal(work, whole, lines):
     assert code == 0, text
     assert runs.metrics(folder) == runs.metrics(whole)
     assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_resume_is_bit_equal_with_everything_that_is_random(tmp_path):
+    """From shards, with workers, noise and other augmentations, balanced sampling and accumulated gradients."""
+    table = runs.write_clips(tmp_path)
+    write_shards(read_manifest(table), tmp_path / "shards", sample_rate=runs.RATE, clips_per_shard=5)
+    (tmp_path / "noise").mkdir()
+    noise = 0.1 * np.random.default_rng(1).standard_normal(3 * runs.RATE)
+    soundfile.write(tmp_path / "noise" / "rain.wav", noise, runs.RATE)
+    data = {"dataset_name": "shards", "data_root": str(tmp_path / "shards")}
+    noise = {"noise_dirs": [str(tmp_path / "noise")], "snr_db_range": [0, 10], "augmentation_prob": 0.5}
+    config = runs.write_config(
+        tmp_path,
+        dataset_config={
+            "train_datasets": [{**data, "split": "train"}],
+            "val_datasets": [{**data, "split": "validation"}],
+        },
+        augmentations=[
+            *({"noise": noise}, {"reverb": {}}, {"filter": {}}, {"time_mask": {}}, {"frequency_mask": {}}),
+            *({"time_shift": {}}, {"gain": {}}, {"mixup": {"alpha": 0.4, "augmentation_prob": 0.8}}),
+        ],
+        num_workers=2,
+        training_params={
+            **{"train_epochs": 2, "lr": 0.003, "batch_size": 2, "log_steps": 1},
+            "accumulate_grad_batches": 2,
+        },
+        checkpoints={"every_n_steps": 1, "keep": 20},
+    )
+    common = ["train", "-c", config, "-p"]
+    code, text = runs.run(*common, "run_name=whole")
+    assert code == 0, text
+    for stop in (1, 4):  # as a kill after this checkpoint leaves it
+        folder = tmp_path / "runs" / f"stopped{stop}"
+        shutil.copytree(tmp_path / "runs" / "whole", folder)
+        (folder / "checkpoints" / "best.ckpt").unlink()
+        for checkpoint in (folder / "checkpoints").glob("step-*.ckpt"):
+            if int(checkpoint.stem.removeprefix("step-")) > stop:
+                checkpoint.unlink()
+        code, text = runs.run(*common, f"run_name={folder.name}", "--resume")
+        assert code == 0, text
+        assert runs.metrics(folder) == runs.metrics(tmp_path / "runs" / "whole")
+        weights = [f / "model.safetensors" for f in (folder, tmp_path / "runs" / "whole")]
+        assert stop == 4 or weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def test_check_finds_every_problem_and_trains_nothing(tmp_path):

@@ -5,6 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+
+import avex
 
 _spec = importlib.util.spec_from_file_location("training_runs", Path(__file__).with_name("training_runs.py"))
 runs = importlib.util.module_from_spec(_spec)
@@ -74,6 +77,31 @@ def test_two_processes_follow_the_curve_of_one(tmp_path):
             # The sums of a batch are taken in another order.
             assert b[name] == pytest.approx(value, rel=2e-3, abs=1e-4), (name, a, b)
     assert (tmp_path / "runs" / "two" / "model.safetensors").is_file()
+
+
+def test_two_processes_with_a_share_of_the_weights_each(tmp_path):
+    """`strategy: fsdp` follows the curve of one process, goes on from its checkpoints, and its model loads."""
+    config = runs.write_config(tmp_path)
+    clip = ["-p", "training_params.gradient_clip_val=0.1", "-p", "checkpoints.keep=9"]
+    code, text = runs.run("train", "-c", config, "-p", "run_name=one", *clip)
+    assert code == 0, text
+    sharded = ["train", "-c", config, "-p", "strategy=fsdp", "-p", "run_name=two", *clip]
+    sharded += ["-p", "training_params.batch_size=2"]
+    code, text = runs.run(*sharded, processes=2)
+    assert code == 0, text
+    whole = runs.metrics(tmp_path / "runs" / "two")
+    for a, b in zip(runs.metrics(tmp_path / "runs" / "one"), whole, strict=True):
+        assert a.keys() == b.keys()
+        for name, value in a.items():
+            assert b[name] == pytest.approx(value, rel=2e-3, abs=1e-4), (name, a, b)
+    for name in ("step-000000006.ckpt", "step-000000008.ckpt", "step-000000009.ckpt"):
+        (tmp_path / "runs" / "two" / "checkpoints" / name).unlink()
+    code, text = runs.run(*sharded, "--resume", processes=2)
+    assert code == 0, text
+    assert runs.metrics(tmp_path / "runs" / "two") == whole
+    model = avex.load_model(str(tmp_path / "runs" / "two" / "model.yml"), device="cpu")
+    best = torch.load(tmp_path / "runs" / "two" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert torch.equal(model.classifier.weight, best["state_dict"]["objective.model.classifier.weight"])
 
 
 def test_contrastive_gradients_are_those_of_one_process(tmp_path):

@@ -28,11 +28,11 @@ from avex._core.optional import available
 from avex.audio import read
 from avex.cli import main
 from avex.embedding.stores import open_store
-from avex.models.atst_frame.checkpoint import export as export_atst
+from avex.models.atst_frame.checkpoint import export_state as export_atst
 from avex.models.beats.checkpoint import export_state as export_beats
-from avex.models.birdmae.checkpoint import export as export_birdmae
+from avex.models.birdmae.checkpoint import export_state as export_birdmae
 from avex.models.clip.checkpoint import export_state as export_clip
-from avex.models.eat.checkpoint import export as export_eat
+from avex.models.eat.checkpoint import export_state as export_eat
 from avex.models.efficientnet.checkpoint import export_state as export_efficientnet
 from avex.models.hubert.checkpoint import export_state as export_hubert
 from avex.models.resnet.checkpoint import export_state as export_resnet

@@ -11,7 +11,7 @@ import avex
 from avex._core.errors import ConfigError, StoreError
 from avex._core.optional import available
 from avex.detection import read_raven
-from avex.detection.predict import table_names
+from avex.detection.table_names import table_names
 from avex.embedding.sources import Source, discover
 
 pytestmark = pytest.mark.skipif(

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from avex._core.errors import ConfigError
 from avex.audio import output_length
-from avex.data import Clip, ClipDataset, check_parts, group_numbers, hold_out
+from avex.data import (
+    Clip,
+    ClipDataset,
+    check_parts,
+    group_numbers,
+    hold_out,
+    read_manifest,
+    write_manifest,
+)
 from avex.data.windows import LabelledEvent, window_labels, window_starts, windows_from_events
 
 RATE, FRAMES = 1000, 3000
@@ -126,17 +134,45 @@ def beans_rule(start, end, event_start, event_end):
 
 
 @given(
-    start=times,
+    start=st.integers(0, 20),
     width=st.sampled_from([2, 4, 10]),
     event=st.tuples(times, times).filter(lambda e: e[0] < e[1]),
 )
 def test_windows_have_the_labels_that_beans_gives_them(start, width, event):
+    """Bit by bit, also where the overlap is a fifth and binary fractions decide."""
     end = start + width
-    ratio = (min(end, event[1]) - max(start, event[0])) / min(width, event[1] - event[0])
-    if abs(ratio - 0.2) < 1e-9:
-        return  # exactly a fifth: binary fractions decide
     found = window_labels([LabelledEvent("a", *event, "x")], start, end)
     assert bool(found) == beans_rule(start, end, *event)
+
+
+ticks = st.integers(0, 64 * 20)
+
+
+@settings(max_examples=60)
+@given(
+    events=st.lists(st.tuples(ticks, ticks).map(sorted), max_size=6),
+    duration=st.integers(64 * 20, 64 * 25),
+    width=st.integers(1, 64 * 6),
+    hop=st.integers(8, 64 * 4),
+    share=st.integers(0, 15),
+)
+def test_windows_have_every_event_that_fills_the_share(events, duration, width, hop, share):
+    """By counting ticks of 1/64 s, of which all sums and products are exact."""
+    rows = [LabelledEvent("a.wav", start / 64, end / 64, f"{i}") for i, (start, end) in enumerate(events)]
+    clips = windows_from_events(
+        rows, {"a.wav": duration / 64}, window_s=width / 64, hop_s=hop / 64, min_overlap=share / 16
+    )
+    expected = []
+    for first in range(0, max(duration - width, 0) + 1, hop):
+        window = range(first, first + width)
+        labels = []
+        for i, (start, end) in enumerate(events):
+            common = len(range(max(start, window.start), min(end, window.stop)))
+            shorter = min(end - start, width)
+            if (start in window) if start == end else common * 16 > share * shorter:
+                labels.append(f"{i}")
+        expected.append((first / 64, tuple(labels)))
+    assert [(clip.start_s, clip.labels) for clip in clips] == expected
 
 
 @given(duration=st.integers(1, 2000), width=st.integers(1, 200), hop=st.integers(1, 200))
@@ -158,3 +194,40 @@ def test_every_window_of_every_recording_is_there(events):
         assert holding == [
             c for c in clips if c.path.name == "a.wav" and c.start_s < row.end_s and c.end_s > row.start_s
         ]
+
+
+words = st.text(
+    st.characters(codec="utf-8", exclude_characters=";|\0\r", exclude_categories=("Cs",)),
+    min_size=1,
+    max_size=8,
+)
+words = words.filter(lambda text: text == text.strip())
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 3), st.floats(0, 1e4), st.lists(words, max_size=3, unique=True), words),
+        max_size=6,
+    ).filter(len)
+)
+def test_manifests_give_back_what_was_written(tmp_path, rows):
+    clips = [
+        Clip(
+            tmp_path / f"{name}.wav",
+            start,
+            start + 1,
+            tuple(labels),
+            group=note,
+            id=f"{i}",
+            extra={"label": note},
+        )
+        for i, (name, start, labels, note) in enumerate(rows)
+    ]
+    clips = list({(clip.path, clip.start_s): clip for clip in clips}.values())
+    again = read_manifest(write_manifest(clips, tmp_path / "sub" / "clips.csv"))
+    for one, other in zip(clips, again, strict=True):
+        assert other.path.resolve() == one.path.resolve()
+        for name in ("start_s", "end_s", "labels", "group", "id"):
+            assert getattr(other, name) == getattr(one, name)
+        assert other.extra == {"source_label": one.extra["label"]}

@@ -19,6 +19,7 @@ from avex.configs.augmentation import (
     TimeShiftAugment,
 )
 from avex.data.augmentation import BatchAugmenter, NoisePool
+from avex.data.augmentation.noise import stack_noise
 from avex.data.augmentation.waveform import add_noise
 
 RATE = 8000
@@ -46,7 +47,7 @@ def batch(count=4, seconds=1.0, padded=0):
         "raw_wav": waves,
         "padding_mask": mask,
         "index": index,
-        "epoch": 2,
+        "epoch": [2] * count,
         "id": list("abcdefgh"[:count]),
     }
 
@@ -63,10 +64,11 @@ def test_seeded_by_clip_not_by_batch(config):
         "raw_wav": part["raw_wav"][2:],
         "padding_mask": part["padding_mask"][2:],
         "index": [12, 13],
+        "epoch": [2, 2],
     }
     torch.testing.assert_close(augment(part)["raw_wav"], whole[2:], rtol=1e-4, atol=1e-5)
     assert not torch.equal(whole, BatchAugmenter([config], RATE, seed=6)(batch())["raw_wav"])
-    assert not torch.equal(whole, augment({**batch(), "epoch": 3})["raw_wav"])
+    assert not torch.equal(whole, augment({**batch(), "epoch": [3] * 4})["raw_wav"])
 
 
 @pytest.mark.parametrize("config", ROWS, ids=NAMES)
@@ -130,7 +132,7 @@ def test_low_pass_leaves_low_tones_and_removes_high_ones():
     t = torch.arange(RATE) / RATE
     tones = torch.stack([torch.sin(2 * torch.pi * f * t) for f in (100.0, 1000.0, 3900.0)])
     config = FilterAugment(pass_type="lowpass", cutoff_hz_range=(1000, 1000), order=4, **SURE)
-    data = {"raw_wav": tones, "index": [0, 1, 2], "epoch": 0}
+    data = {"raw_wav": tones, "index": [0, 1, 2], "epoch": [0, 0, 0]}
     result = BatchAugmenter([config], RATE, 0)(data)["raw_wav"][:, 1000:-1000]
     level = result.square().mean(1).sqrt() / tones[:, 1000:-1000].square().mean(1).sqrt()
     # Butterworth: 1 / sqrt(1 + (f / fc)^8)
@@ -150,7 +152,7 @@ def test_reverb_keeps_loudness_and_adds_a_tail():
     click = torch.zeros(1, RATE)
     click[0, 100] = 1.0
     config = ReverbAugment(rt60_range=(0.5, 0.5), wet_range=(0.3, 0.3), **SURE)
-    result = BatchAugmenter([config], RATE, 0)({"raw_wav": click, "index": [0], "epoch": 0})["raw_wav"][0]
+    result = BatchAugmenter([config], RATE, 0)({"raw_wav": click, "index": [0], "epoch": [0]})["raw_wav"][0]
     assert float(result.square().sum()) == pytest.approx(1.0, rel=1e-3)
     assert float(result[101:].square().sum()) == pytest.approx(0.3, abs=0.01)
     early, late = result[101:1101].square().sum(), result[2101:3101].square().sum()
@@ -204,7 +206,7 @@ def test_noise_alone_takes_the_labels_away(noise_folder):
     )
     pool = NoisePool(config, RATE, seed=1, step=0)
     draws = [pool.draw(0, i, RATE) for i in range(2)]
-    data = {**batch(2), "label": torch.tensor([0, 2]), "noise": [draws]}
+    data = {**batch(2), "label": torch.tensor([0, 2]), "noise": [stack_noise(draws, RATE)]}
     result = BatchAugmenter([config], RATE, 1, classes=3)(data)
     assert result["label"].tolist() == [[0, 0, 0], [0, 0, 0]]
     torch.testing.assert_close(result["raw_wav"][0], torch.from_numpy(draws[0].samples))

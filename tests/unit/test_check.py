@@ -75,6 +75,7 @@ def test_the_same_weights_in_another_container(published, tmp_path, monkeypatch,
     code, out, err = run(monkeypatch, capsys, path, "--checkpoint", tmp_path / "again.pt")
     assert code == 1
     assert "sha256       DIFFERS from the card" in out
+    assert out.endswith("\nFAILED\n")
     assert "layout      microsoft" in out
     assert "1 of 1 as published" in out
     assert "Fingerprint  matches the card" in out
@@ -98,6 +99,7 @@ def test_other_weights(published, tmp_path, monkeypatch, capsys):
         (lambda state: {"model.stem.weight": torch.zeros(2)}, "0 of"),
         (lambda state: {k: v for k, v in state.items() if "fc1.bias" not in k}, "fc1.bias"),
         (lambda state: {**state, "backbone.surprise": torch.zeros(1)}, "backbone.surprise"),
+        (lambda state: {**state, SENTINEL: state[SENTINEL] * torch.nan}, "NaN or infinite"),
     ],
 )
 def test_a_file_that_does_not_fit(published, tmp_path, monkeypatch, capsys, damage, message):
@@ -106,6 +108,7 @@ def test_a_file_that_does_not_fit(published, tmp_path, monkeypatch, capsys, dama
     code, out, err = run(monkeypatch, capsys, path, "--checkpoint", tmp_path / "bad.safetensors")
     assert code == 1
     assert "Parameters   nothing" in out
+    assert out.endswith("\nFAILED\n")
     assert message in err
     assert "Traceback" not in err
 
@@ -123,3 +126,20 @@ def test_published_checksums_of_tensors_name_tensors_of_the_model():
         names = Beats(device="meta").state_dict().keys()
     for card in cards:
         assert card.tensor_sha256.keys() <= names
+
+
+def test_a_file_of_another_size(published, monkeypatch, capsys):
+    path, _ = published
+    card = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**card, "embedding_dim": 48}))
+    code, _, err = run(monkeypatch, capsys, path)
+    assert code == 1
+    assert "an embedding has 32 values, the card states 48" in err
+
+
+def test_a_folder(published, tmp_path, monkeypatch, capsys):
+    path, _ = published
+    code, out, err = run(monkeypatch, capsys, path, "--checkpoint", tmp_path)
+    assert code == 1
+    assert out.endswith("\nFAILED\n")
+    assert "is a folder. Pass the weights file inside it." in err

@@ -80,9 +80,9 @@ def test_strings_need_the_extra():
     if available("transformers"):
         pytest.skip("transformers is installed")
     with pytest.raises(MissingExtraError, match=r"avex\[text\]"):
-        tokens_of("a wren", "roberta-base", 1)
+        tokens_of("a wren", "roberta-base", RobertaConfig())
     with pytest.raises(ValueError, match="no text"):
-        tokens_of([], "roberta-base", 1)
+        tokens_of([], "roberta-base", RobertaConfig())
 
 
 @torch.no_grad()
@@ -197,10 +197,25 @@ def test_strings_become_tokens(model, tmp_path):
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\na b\n")
     (folder / "config.json").write_text('{"model_type": "roberta"}')
-    tokens = tokens_of(["ab", "b" * 99], str(folder), 1)
+    tokens = tokens_of(["ab", "b" * 99], str(folder), RobertaConfig())
     assert tokens["input_ids"].shape == (2, 70)
     assert tokens["input_ids"][0, :4].tolist() == [0, 7, 2, 1]
     assert tokens["attention_mask"][0].sum() == 3
     model.text_model_name = str(folder)
     assert model.encode_text("ab").shape == (1, 12)
     assert model.encode_text(["ab", "ba"]).shape == (2, 12)
+
+
+@torch.no_grad()
+def test_texts_as_bytes_need_nothing_installed():
+    torch.manual_seed(0)
+    model = Clip(audio_config=AUDIO, text_model_name="bytes-small", projection_dim=12).eval()
+    tokens = tokens_of(["wren", "Grünspecht", ""], "bytes-small", model.text_encoder.config)
+    ids = tokens["input_ids"]
+    assert ids.shape == (3, 13)  # eleven bytes, for ten letters, between start and end
+    assert ids[0].tolist() == [0, *(byte + 4 for byte in b"wren"), 2, *[1] * 7]
+    assert bytes((ids[1][tokens["attention_mask"][1]][1:-1] - 4).tolist()).decode() == "Grünspecht"
+    assert tokens["attention_mask"].sum(1).tolist() == [6, 13, 2]
+    vectors = model.encode_text(["wren", "Grünspecht", "x" * 1000])
+    torch.testing.assert_close(vectors[:1], model.encode_text("wren"))
+    assert not torch.allclose(vectors[0], vectors[1], atol=1e-4)

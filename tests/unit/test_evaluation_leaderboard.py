@@ -9,6 +9,7 @@ import pytest
 from avex._core.errors import ConfigError, UnknownNameError
 from avex.evaluation import write_leaderboard
 from avex.evaluation.leaderboard import make_boards, markdown
+from avex.evaluation.plots import layers_figure
 from avex.evaluation.projection import principal_components
 from avex.evaluation.results import Result, Saved, find_results, read_predictions, read_result, write_result
 from avex.evaluation.results import result_path as path_of
@@ -160,3 +161,30 @@ def test_principal_components_keep_distances_of_flat_data():
     after = np.linalg.norm(points[:, None] - points[None], axis=-1)
     np.testing.assert_allclose(before, after, atol=1e-9)
     assert points[:, 0].var() >= points[:, 1].var()
+
+
+def test_layers_of_different_models_are_numbered_and_of_one_model_named():
+    from matplotlib.figure import Figure
+
+    def labels(curves):
+        shown = []
+        original = Figure.savefig
+
+        def keep(figure, *arguments, **options):
+            shown.extend(tick.get_text() for tick in figure.axes[0].get_xticklabels())
+            shown.append(figure.axes[0].get_xlabel())
+            return original(figure, *arguments, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Figure, "savefig", keep)
+            layers_figure(curves, "accuracy")
+        return shown
+
+    def curve(names):
+        return [{"layer": name, "value": 0.5, "low": 0.4, "high": 0.6} for name in names]
+
+    long = [f"backbone.encoder.layers.{i}.final_layer_norm" for i in range(3)]
+    *named, axis = labels({"a": curve(long), "b": curve(long)})
+    assert axis == "layer"
+    assert len(set(named)) == 3
+    assert labels({"a": curve(long), "b": curve(["x", "y"])})[:3] == ["1", "2", "3"]

@@ -16,6 +16,7 @@ from avex._core.errors import ConfigError
 from avex.evaluation import EmbeddingCache, evaluate, plan_jobs, read_predictions
 from avex.evaluation.cache import CacheEntry
 from avex.evaluation.encoder import ClipEncoder
+from avex.evaluation.tasks import Task
 
 _SPEC = importlib.util.spec_from_file_location(
     "evaluation_data", Path(__file__).with_name("evaluation_data.py")
@@ -269,7 +270,103 @@ def test_a_device_that_is_not_there_is_an_error_and_not_the_cpu(world, tmp_path,
 
 
 def test_more_than_the_memory_given_is_refused(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(CacheEntry, "nbytes", lambda self, layer: 5 * 10**9)
+    monkeypatch.setattr(CacheEntry, "nbytes", lambda self, layer, clips: 5 * 10**9)
     limit = {"offline_embeddings": {"memory_limit_gb": 4}}
     with pytest.raises(ConfigError, match=r"take 5\.0 GB"):
         evaluate(data.config(tmp_path, *world[1:], **limit))
+
+
+def poisoned(task):
+    """The same task with the labels of its test clips moved on by one class."""
+    clips = [
+        replace(clip, labels=(task.classes[(task.classes.index(clip.labels[0]) + 1) % len(task.classes)],))
+        if part == "test"
+        else clip
+        for clip, part in zip(task.clips, task.parts, strict=True)
+    ]
+    return replace(task, clips=tuple(clips))
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp", "finetune"])
+def test_labels_of_test_clips_choose_nothing(world, tmp_path, monkeypatch, kind):
+    """Strength, epoch and weights are the same whatever the test labels are: so are the predictions."""
+    manifest = data.write_clips(tmp_path / "split", split=True)
+    probe = {"probe_type": "mlp" if kind == "mlp" else "linear", "target_layers": ["last_layer"]}
+    probe |= {"hidden_dims": [8]} if kind == "mlp" else {}
+    experiment = {"run_name": "tiny", "model": str(world[2]), "probe_config": probe}
+    mode = "finetune" if kind == "finetune" else "probe"
+    found = []
+    for folder in ("clean", "poisoned"):
+        fields = {"eval_modes": [mode], "experiments": [experiment], "save_dir": str(tmp_path / folder)}
+        report = evaluate(data.config(tmp_path, manifest, world[2], **fields))
+        details = report.results[0].details
+        found.append(
+            (read_predictions(report.jobs[0].path), details.get("strengths"), details.get("history"))
+        )
+        original = Task.of.__func__
+        monkeypatch.setattr(
+            Task, "of", classmethod(lambda cls, opened, of=original: poisoned(of(cls, opened)))
+        )
+    clean, dirty = found
+    assert (clean[0].targets != dirty[0].targets).all()
+    np.testing.assert_array_equal(clean[0].probabilities, dirty[0].probabilities)
+    assert clean[1:] == dirty[1:]
+
+
+def test_what_is_stored_is_pooled_as_said(world, tmp_path):
+    offline = {"probe_storage_aggregation": "max"}
+    settings = data.config(tmp_path, *world[1:], offline_embeddings=offline)
+    report = evaluate(settings)
+    assert report.results[0].model["pooling"] == "max"
+    job = report.jobs[0]
+    encoder = ClipEncoder(job.source.load(), job.source.card.name, job.source.card.resampler, "max")
+    stored = EmbeddingCache(tmp_path / "out/embeddings").entry(encoder.plan, job.opened)
+    expected = encoder.encode(job.opened.clips[:3], ["last_layer"])["last_layer"]
+    np.testing.assert_allclose(stored.vectors("last_layer")[:3], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [
+        ({"probe_type": "attention_pooling", "online_training": False}, "reads sequences"),
+        ({"probe_type": "linear", "aggregation": "mean"}, "Give one of them only"),
+    ],
+)
+def test_pooling_that_contradicts_the_probe_is_refused(world, tmp_path, probe, message):
+    experiment = {
+        "run_name": "tiny",
+        "model": str(world[2]),
+        "probe_config": {"target_layers": ["last_layer"], **probe},
+    }
+    fields = {"experiments": [experiment], "offline_embeddings": {"probe_storage_aggregation": "max"}}
+    with pytest.raises(ConfigError, match=message):
+        plan_jobs(data.config(tmp_path, *world[1:], **fields))
+
+
+def test_mapped_sequences_give_the_same_and_are_not_counted(world, tmp_path):
+    probe = {"probe_type": "attention_pooling", "target_layers": ["last_layer"], "online_training": False}
+    experiments = [{"run_name": "tiny", "model": str(world[2]), "probe_config": probe}]
+    found = []
+    for streaming in (False, True):
+        fields = {"experiments": experiments, "save_dir": str(tmp_path / str(streaming))}
+        fields["offline_embeddings"] = {"use_streaming_embeddings": streaming}
+        report = evaluate(data.config(tmp_path, *world[1:], **fields))
+        found.append(read_predictions(report.jobs[0].path).probabilities)
+    np.testing.assert_array_equal(*found)
+
+
+def test_a_part_of_the_queries_searches_everything_and_the_result_says_so(world, tmp_path):
+    settings = data.config(tmp_path, *world[1:], eval_modes=["retrieval"], retrieval_max_queries=9)
+    result = evaluate(settings).results[0]
+    assert (result.details["queries"], result.details["max_queries"]) == (9, 9)
+    assert result.settings["retrieval_max_queries"] == 9
+
+
+def test_classes_that_are_not_trained_or_not_tested_are_said(world, tmp_path):
+    manifest = data.write_clips(tmp_path / "split", split=True)
+    lines = manifest.read_text().splitlines()
+    kept = [x for x in lines if not ("newt" in x and "test" in x) and not ("owl" in x and "test" not in x)]
+    manifest.write_text("\n".join(kept) + "\n")
+    result = evaluate(data.config(tmp_path, manifest, world[2])).results[0]
+    assert result.details["classes_not_tested"] == ["newt"]
+    assert result.details["classes_not_trained"] == {"test": ["owl"]}

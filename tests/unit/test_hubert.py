@@ -236,6 +236,17 @@ def test_heads_must_be_known(tmp_path):
         avex.load_model("hubert", checkpoint_path=tmp_path / "hubert.safetensors", device="cpu")
 
 
+@pytest.mark.parametrize(
+    "lost", ["feature_extractor.conv_layers.3.conv.weight", "feature_extractor.conv_layers.6."]
+)
+def test_a_missing_convolution_is_named(tmp_path, lost):
+    state = {name: value for name, value in tiny().state_dict().items() if lost not in name}
+    save_file(state, tmp_path / "hubert.safetensors")
+    options = {"init_config": {"encoder_num_heads": 4}, "device": "cpu"}
+    with pytest.raises(WeightsError, match=rf"lacks 1 of them: 'backbone\.{lost}"):
+        avex.load_model("aves", checkpoint_path=tmp_path / "hubert.safetensors", **options)
+
+
 def test_other_sizes_do_not_fit(tmp_path):
     save_file(tiny().state_dict(), tmp_path / "hubert.safetensors")
     options = {"init_config": {**SIZES, "encoder_ff_interm_features": 40}, "device": "cpu"}

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -19,7 +19,7 @@ from avex.models.hubert.graph import HubertGraph
 from avex.models.hubert.model import Hubert
 from avex.models.layers import LayerError
 from avex.models.runtime.compare import largest_error
-from avex.models.runtime.threads import available_cpus
+from avex.models.runtime.threads import available_cpus, runtime_threads
 from avex.weights.source import WeightSource
 
 if not all(available(package) for package in ("onnx", "onnxscript", "onnxruntime")):
@@ -284,13 +284,6 @@ def test_errors_that_are_no_numbers():
 # -- threads -----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=20)
-@given(st.integers(1, 200))
-def test_sessions_share_the_processors(sessions):
-    assert 1 <= available_cpus(sessions) <= available_cpus()
-    assert sessions * available_cpus(sessions) <= max(available_cpus(), sessions)
-
-
 def test_threads_keep_to_limits(monkeypatch, tmp_path):
     from avex.models.runtime import threads
 
@@ -301,8 +294,8 @@ def test_threads_keep_to_limits(monkeypatch, tmp_path):
     (tmp_path / "cpu.max").write_text("250000 100000\n")
     assert available_cpus() == 3
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert available_cpus(sessions=3) == 21
-    monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert available_cpus() == 4
-    with pytest.raises(ValueError, match="at least 1"):
-        available_cpus(0)
+    assert available_cpus() == runtime_threads() == 64
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
+    assert (available_cpus(), runtime_threads()) == (64, 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    assert runtime_threads() == 64

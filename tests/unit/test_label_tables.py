@@ -79,9 +79,10 @@ def test_another_column_of_labels():
         ({"name": ["a"], "label": ["x"]}, "no column of recordings.*'recording' or 'path'.*name, label"),
         ({"path": ["a"], "species": ["x"]}, "no column of labels: expected 'label' or 'labels'"),
         ({"path": [], "label": []}, "no rows"),
-        ({"path": [""], "label": ["x"]}, "row 1: the column 'path' is empty"),
+        ({"path": [""], "label": ["x"]}, "row 1, column 'path': empty"),
         ({"path": ["a"], "label": ["x"], "start_s": [3], "end_s": [2]}, "3 to 2 s is not a part"),
-        ({"path": ["a"], "label": ["x"], "end_s": ["soon"]}, "end_s = 'soon' is not a number"),
+        ({"path": ["a"], "label": ["x"], "end_s": ["soon"]}, "row 1, column 'end_s': 'soon' is not a number"),
+        ({"path": ["a", "b"], "label": ["x"]}, "differ in length"),
         ([("a", "x")], "cannot be a list"),
     ],
 )
@@ -93,9 +94,9 @@ def test_tables_that_make_no_sense(table, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is empty"),
-        ("path,label\na,b,c\n", "row 2 has 3 cells, but there are 2 columns"),
-        ("path,path\na,b\n", "two columns of one name"),
+        ("", "has no rows"),
+        ("path,label\na,b,c\n", "line 2: 3 cells, but there are 2 columns"),
+        ("path,path\na,b\n", "two columns have one name"),
     ],
 )
 def test_files_that_are_no_tables(tmp_path, text, message):
@@ -104,7 +105,7 @@ def test_files_that_are_no_tables(tmp_path, text, message):
 
 
 def test_missing_and_foreign_files(tmp_path):
-    with pytest.raises(ConfigError, match="no label table at"):
+    with pytest.raises(ConfigError, match="no table at"):
         LabelTable.read(tmp_path / "none.csv")
     with pytest.raises(ConfigError, match=r"ending '\.xlsx'"):
         LabelTable.read(write(tmp_path, "x", "a.xlsx"))

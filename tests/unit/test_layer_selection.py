@@ -488,3 +488,20 @@ def test_layers_of_a_model_compiled_by_inductor(model_of):
         torch.testing.assert_close(model.embed(x), plain.embed(x), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(model.embed(x, ["layer_1"]), plain.embed(x, ["layer_1"]))
         torch.testing.assert_close(model.embed(x), plain.embed(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", TRAINABLE)
+def test_any_module_puts_out_the_same_with_and_without_gradients(model_of, family):
+    """What is fast without gradients (pieces, in-place, folded norms) may not show in a layer that is read."""
+    model = model_of(family)
+    names = [name for name, _ in model.named_modules() if name]
+    read = []
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients), tap_layers(model, names) as taps:
+            model(sound(model))
+        read.append({name: value.detach().clone() for name, value in taps.items() if torch.is_tensor(value)})
+    assert read[0].keys() == read[1].keys() != set()
+    for name, value in read[0].items():
+        torch.testing.assert_close(
+            read[1][name], value, rtol=1e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}"
+        )

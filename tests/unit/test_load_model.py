@@ -368,3 +368,8 @@ def test_process_audio_follows_the_audio_config():
     assert torch.equal(raw.process_audio(x), x)
     with pytest.raises(ValueError, match="None"):
         raw.process_audio(None)
+
+
+def test_an_option_with_a_wrong_value_is_named():
+    with pytest.raises(ConfigError, match="option of 'efficientnet'.*efficientnet_variant.*'b0' or 'b1'"):
+        avex.load_model("efficientnet", efficientnet_variant="b7", device="cpu")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, silhouette_score
+from sklearn.preprocessing import normalize, scale
 
 from avex._core.errors import ConfigError
 from avex.metrics import clustering_scores
@@ -27,12 +28,29 @@ def test_blobs_far_apart_are_found_whatever_the_labels_are_called():
 
 def test_values_are_those_of_scikit_learn():
     x, y = blobs(spread=5.0, seed=1)
-    found = clustering_scores(x, y, seed=3, best_k=False)
+    found = clustering_scores(x, y, seed=3, best_k=False, scaling="none")
     expected = KMeans(4, n_init=10, max_iter=300, random_state=3).fit_predict(x)
     np.testing.assert_array_equal(found.assigned, expected)
     assert found.values["clustering_ari"] == adjusted_rand_score(y, expected)
     assert found.values["clustering_ami"] == adjusted_mutual_info_score(y, expected)
     assert found.values["clustering_silhouette"] == pytest.approx(silhouette_score(x, expected))
+
+
+@pytest.mark.parametrize(("scaling", "scaler"), [("unit", normalize), ("standard", scale)])
+def test_scaling_is_that_of_scikit_learn(scaling, scaler):
+    x, y = blobs(spread=5.0, seed=2)
+    x *= np.linspace(1, 30, len(x), dtype=np.float32)[:, None]
+    found = clustering_scores(x, y, best_k=False, scaling=scaling)
+    scaled = scaler(x.astype(float)).astype(np.float32)
+    expected = KMeans(4, n_init=10, max_iter=300, random_state=0).fit_predict(scaled)
+    assert found.values["clustering_ari"] == adjusted_rand_score(y, expected)
+
+
+def test_loud_and_soft_are_one_cluster_by_direction_only():
+    x, y = blobs()
+    x[::2] *= 50
+    assert clustering_scores(x, y).values["clustering_ari"] == 1
+    assert clustering_scores(x, y, scaling="none").values["clustering_ari"] < 0.6
 
 
 def test_the_best_number_of_clusters_does_not_look_at_the_labels():
@@ -58,3 +76,8 @@ def test_points_that_are_all_the_same_give_no_silhouette_and_no_warning():
 def test_what_cannot_be_clustered_is_said(x, y, message):
     with pytest.raises(ConfigError, match=message):
         clustering_scores(x, y)
+
+
+def test_an_unknown_scaling_is_said():
+    with pytest.raises(ConfigError, match="Choose 'unit', 'standard' or 'none'"):
+        clustering_scores(*blobs(), scaling="l2")

@@ -75,7 +75,7 @@ def test_several_labels_share_one():
 def test_blocks_and_threads_make_no_difference(monkeypatch):
     x, y = some(90)
     whole = retrieval_scores(x, y, threads=1)
-    monkeypatch.setattr(retrieval, "_BLOCK_BYTES", 13 * 90 * 7)
+    monkeypatch.setattr(retrieval, "_BLOCK_BYTES", 4 * 90 * 7)
     pieces = retrieval_scores(x, y, threads=3)
     for name, values in whole.per_query.items():
         np.testing.assert_array_equal(values, pieces.per_query[name])

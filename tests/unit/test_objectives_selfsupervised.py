@@ -404,6 +404,52 @@ def test_huberts_second_iteration_clusters_a_layer():
     assert len(before.unique()) > 1
 
 
+def test_huberts_convolutions_learn_at_a_part_of_every_gradient():
+    """As in fairseq, whose factor stands before the penalty too."""
+    gradients = []
+    for factor in (1.0, 0.25):
+        objective = _build("hubert", feature_gradient=factor, feature_penalty=100.0).eval()
+        torch.manual_seed(0)
+        objective.prepare([_batch(objective, 16)])
+        torch.manual_seed(0)
+        objective(_batch(objective)).loss.backward()
+        gradients.append([p.grad for p in objective.model.backbone.feature_extractor.parameters()])
+    for whole, part in zip(*gradients, strict=True):
+        assert torch.allclose(part, 0.25 * whole, rtol=1e-4, atol=1e-7)
+
+
+def test_hubert_learns_the_clusters_of_a_teacher():
+    teacher = tiny_model("hubert", num_classes=None)
+    with torch.no_grad():  # unlike the model, which has the same seed
+        for parameter in teacher.parameters():
+            parameter.mul_(1.5)
+    objective = _build("hubert", target_layer=1, teacher=teacher)
+    objective.prepare([_batch(objective, 16)])
+    waveform = _chirps(2)
+    with torch.no_grad():
+        layer = []
+        handle = teacher.backbone.encoder.transformer.layers[0].register_forward_hook(
+            lambda *a: layer.append(a[2])
+        )
+        teacher.eval()(waveform)
+        handle.remove()
+    distances = torch.cdist(layer[0], objective.centres.expand(2, -1, -1))
+    assert torch.equal(objective.targets_of(waveform), distances.argmin(-1))
+    weights = [m.backbone.encoder.feature_projection.projection.weight for m in (teacher, objective.model)]
+    assert not torch.equal(*weights)
+
+
+def test_a_teacher_of_hubert_must_fit():
+    convs = [[8, 10, 5], [8, 3, 2]]
+    other = tiny_model("hubert", num_classes=None, init_config={"extractor_conv_layer_config": convs})
+    with pytest.raises(ConfigError, match="frames of the model"):
+        _build("hubert", target_layer=1, teacher=other)
+    with pytest.raises(ConfigError, match="needs target_layer"):
+        _build("hubert", teacher=tiny_model("hubert", num_classes=None))
+    with pytest.raises(ConfigError, match="trains"):
+        _build("hubert", target_layer=1, teacher=tiny_model("beats", num_classes=None))
+
+
 def test_padded_frames_of_hubert_are_neither_clustered_nor_guessed():
     torch.manual_seed(0)
     model = tiny_model("hubert", num_classes=None, handle_padding=True)

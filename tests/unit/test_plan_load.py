@@ -86,7 +86,7 @@ def test_a_head_of_unknown_size_is_an_error():
         plan_load(return_features_only=False, num_classes=None, has_weights=True, has_head=True)
 
 
-@pytest.mark.parametrize("classes", [0, -1])
+@pytest.mark.parametrize("classes", [0, -1, 2.5, True])
 def test_impossible_sizes(classes):
     with pytest.raises(ConfigError, match="at least 1"):
         plan_load(return_features_only=False, num_classes=classes, has_weights=False)

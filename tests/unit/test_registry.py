@@ -8,8 +8,8 @@ import avex
 from avex._core.errors import ConfigError, FamilyNotAvailableError, UnknownModelError
 from avex._core.registry import Registry
 from avex.configs import AudioConfig, ModelCard, ModelSpec
-from avex.models.utils import registry
-from avex.models.utils.families import FAMILIES
+from avex.models.utils import describe, registry
+from avex.models.utils.families import FAMILIES, Family
 
 OFFICIAL = {
     "esp_aves2_sl_beats_all": "25dc242853822de6e35228b22c285886162b5f787d162280e0277c010a510e91",
@@ -85,12 +85,11 @@ def test_family_names_are_model_names(family):
         assert avex.get_model_spec(alias).name == (alias if alias in named_variants else family)
 
 
-def test_planned_families_say_so():
-    planned = next((name for name, family in FAMILIES.items() if family.reference is None), None)
-    if planned is None:
-        pytest.skip("every family is implemented")
-    with pytest.raises(FamilyNotAvailableError, match=f"'{planned}' is not implemented"):
-        avex.load_model(planned)
+def test_planned_families_say_so(monkeypatch):
+    monkeypatch.setitem(FAMILIES, "pondnet", Family(None))
+    with pytest.raises(FamilyNotAvailableError, match="'pondnet' is not implemented"):
+        avex.load_model("pondnet")
+    assert avex.describe_model("pondnet")["_metadata"]["available"] is False
 
 
 def test_what_a_caller_gets_is_a_copy():
@@ -159,7 +158,28 @@ def test_listing_prints_and_returns(capsys):
     for title in ("Model Name", "Description", "Trained Classifier"):
         assert title in printed
     assert "Yes (6522 classes)" in printed
+    assert max(map(len, printed.splitlines())) <= 100
     assert models["esp_aves2_eat_all"]["has_trained_classifier"] is False
+
+
+@pytest.mark.parametrize("width", [80, 120, None])
+def test_the_list_fits_the_terminal(width):
+    table = describe.model_table()
+    lines = describe.format_models(table, width).splitlines()
+    assert len(lines) == len(table) + 5
+    assert (max(map(len, lines)) <= width) if width else all("…" not in line for line in lines)
+    assert {line.split()[0] for line in lines} >= set(table)
+    assert next(line for line in lines if line.startswith("birdnet ")).endswith("Yes (6522 classes)")
+
+
+def test_families_that_are_planned_are_marked():
+    facts = {
+        "description": "A pond",
+        "has_trained_classifier": False,
+        "num_classes": None,
+        "available": False,
+    }
+    assert "(planned) A pond" in describe.format_models({"pond": facts}, 80)
 
 
 def test_describe_prints_only_when_asked(capsys):
@@ -189,3 +209,12 @@ def test_lazy_registry():
     assert list(table) == ["pi", "three"]
     with pytest.raises(KeyError, match="Unknown thing 'pie'. Did you mean 'pi'"):
         table["pie"]
+
+
+def test_a_copy_of_a_card_does_not_take_its_aliases(clean_registry):
+    copy = registry.resolve("birdnet").model_copy(update={"description": "mine"})
+    avex.register_model("my_birdnet", copy)
+    assert registry.resolve("my_birdnet").description == "mine"
+    assert registry.resolve("birdnet_v2_4").name == "birdnet"
+    registry.unregister_model("my_birdnet")
+    assert registry.resolve("birdnet_v2_4").name == "birdnet"

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import socket
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,14 @@ pytest.importorskip("lightning", reason="needs the extra train", exc_type=Import
 from avex.training.checkpoint import AtomicCheckpointIO, find_checkpoint, monitored
 from avex.training.curves import collect, page
 from avex.training.metrics import compute_metrics
+from avex.training.objectives import LossOutput
+from avex.training.objectives.losses import ClassificationLoss
 from avex.training.processes import find_processes
 from avex.training.safety import LossGuard, TrainingDivergedError, seed_step
+from avex.training.scores import ScoreTable
 from avex.training.sweep import sweep
 from avex.training.trackers import FileLogger, check_tracker, read_metrics
+from avex.training.validation import Validation
 
 
 def config(**changes):
@@ -37,29 +42,78 @@ def config(**changes):
     return RunConfig(**{**base, **changes})
 
 
-def test_metrics_are_those_of_scikit_learn():
+def measured(names, logits, truth, **options):
+    table = ScoreTable(**options)
+    for part in np.array_split(np.arange(len(logits)), 3):
+        if len(part):
+            table.add(np.asarray(logits)[part], np.asarray(truth)[part])
+    return compute_metrics(names, table)
+
+
+@pytest.mark.parametrize("block", [1, 130, 10_000])
+def test_metrics_are_those_of_scikit_learn(block):
+    """However many classes are read at a time."""
     sk = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(0)
-    logits, truth = rng.standard_normal((60, 4)), rng.integers(0, 4, 60)
+    logits, truth = rng.standard_normal((60, 4)).astype(np.float32), rng.integers(0, 4, 60)
     found = logits.argmax(1)
-    values = compute_metrics(["accuracy", "balanced_accuracy", "multiclass_f1", "roc_auc"], logits, truth)
+    names = ["accuracy", "balanced_accuracy", "multiclass_f1", "roc_auc", "map"]
+    values = measured(names, logits, truth, block_values=block)
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert values["accuracy"] == pytest.approx(sk.accuracy_score(truth, found))
     assert values["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(truth, found))
     assert values["multiclass_f1"] == pytest.approx(sk.f1_score(truth, found, average="macro"))
     assert values["roc_auc"] == pytest.approx(sk.roc_auc_score(truth, probabilities, multi_class="ovr"))
+    rows = np.eye(4)[truth]
+    assert values["map"] == pytest.approx(sk.average_precision_score(rows, probabilities, average="macro"))
     several = (rng.random((60, 4)) < 0.3).astype(int)
-    value = compute_metrics(["mAP"], logits, several)["mAP"]
+    value = measured(["mAP"], logits, several, block_values=block)["mAP"]
     assert value == pytest.approx(sk.average_precision_score(several, logits, average="macro"))
-    two = compute_metrics(["binary_f1"], logits[:, :2], truth % 2)["binary_f1"]
+    two = measured(["binary_f1"], logits[:, :2], truth % 2)["binary_f1"]
     assert two == pytest.approx(sk.f1_score(truth % 2, logits[:, :2].argmax(1)))
 
 
 def test_metrics_refuse_what_they_cannot_say():
     with pytest.raises(UnknownNameError, match="Did you mean 'accuracy'"):
-        compute_metrics(["acuracy"], [[0.0, 1.0]], [0])
+        measured(["acuracy"], [[0.0, 1.0]], [0])
     with pytest.raises(ConfigError, match="one label per clip"):
-        compute_metrics(["accuracy"], [[0.0, 1.0]], [[1, 1]])
+        measured(["accuracy"], [[0.0, 1.0]], [[1, 1]])
+
+
+def test_logits_of_a_validation_are_not_kept_in_memory():
+    """2000 clips of 2000 classes are 16 MB of logits; memory must not grow by a quarter of that."""
+    tracemalloc.start()
+    table = ScoreTable(block_values=100_000)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        table.add(rng.standard_normal((50, 2000), dtype=np.float32), rng.integers(0, 2000, 50))
+    compute_metrics(["accuracy", "roc_auc", "map"], table)
+    _, highest = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert highest < 8e6
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_validation_counts_each_clip_once(weighted):
+    """Seven clips on two processes, of which the second repeats the first clip: as on one process."""
+    generator = torch.Generator().manual_seed(0)
+    logits, truth = torch.randn(7, 3, generator=generator), torch.tensor([0, 1, 2, 0, 0, 1, 0])
+    weights = torch.tensor([0.5, 1.0, 3.0]) if weighted else None
+    loss = ClassificationLoss("cross_entropy", class_weights=weights)
+    whole = float(loss(logits, truth))
+    sums = []
+    for rank in (0, 1):
+        part = Validation(["accuracy"], loss, rank, 2)
+        for index in ([rank, rank + 2], [rank + 4, (rank + 6) % 7]):
+            rows = {"logits": logits[index], "targets": truth[index]}
+            part.add(LossOutput(loss(logits[index], truth[index]), {}, rows), index)
+        sums.append(part._sums["loss"])
+    assert sum(total for total, _ in sums) / sum(weight for _, weight in sums) == pytest.approx(whole)
+    one = Validation(["accuracy"], loss)
+    one.add(LossOutput(loss(logits, truth), {}, {"logits": logits, "targets": truth}), range(7))
+    values = one.compute()
+    assert values["loss"] == pytest.approx(whole)
+    assert values["accuracy"] == 2 / 7
 
 
 def test_guard_names_the_clips():

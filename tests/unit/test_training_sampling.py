@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avex._core.errors import ConfigError
-from avex.data.sampling import EpochBatches, EpochOrder, balanced_weights, share_of
+from avex.data.sampling import EpochBatches, EpochOrder, balanced_weights, count_repetitions, share_of
 
 sizes = st.integers(1, 40)
 
@@ -33,7 +33,7 @@ def test_processes_share_the_batches_of_one(count, batch_size, world, epoch):
     joined = [[key for part in parts for key in part[i]] for i in range(len(whole))]
     assert joined == whole
     assert all(len(batch) == batch_size * world for batch in whole)
-    assert {index for batch in whole for _, index in batch} == set(range(count))
+    assert {index for batch in whole for _, index, _ in batch} == set(range(count))
 
 
 @given(sizes, st.integers(1, 5), st.data())
@@ -47,6 +47,20 @@ def test_going_on_in_the_middle_gives_the_rest(count, batch_size, data):
 
 def test_clips_per_epoch_goes_round():
     assert EpochOrder(3, shuffle=False, clips_per_epoch=7)(0).tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
+@given(st.lists(st.integers(0, 5), max_size=30))
+def test_repetitions_are_counted(values):
+    expected = [values[:i].count(value) for i, value in enumerate(values)]
+    assert count_repetitions(np.array(values, np.int64)).tolist() == expected
+
+
+def test_a_clip_that_comes_again_has_another_key():
+    """Else a rare clip that is drawn twenty times in an epoch would be changed in the same way twenty times."""
+    weights = balanced_weights([["common"]] * 9 + [["rare"]])
+    keys = [key for batch in EpochBatches(EpochOrder(10, 0, weights), 5) for key in batch]
+    assert len(set(keys)) == len(keys)
+    assert len({index for _, index, _ in keys}) < len(keys)
 
 
 def test_balanced_sampling_evens_out_classes():
@@ -64,11 +78,11 @@ def test_buckets_hold_clips_of_similar_length():
     plain = EpochBatches(EpochOrder(400, 0), 8)
     bucketed = EpochBatches(EpochOrder(400, 0), 8, lengths=lengths)
     spread = [
-        np.mean([np.ptp(lengths[[i for _, i in batch]]) for batch in batches])
+        np.mean([np.ptp(lengths[[i for _, i, _ in batch]]) for batch in batches])
         for batches in (plain, bucketed)
     ]
     assert spread[1] < spread[0] / 10
-    assert sorted(i for batch in bucketed for _, i in batch) == list(range(400))
+    assert sorted(i for batch in bucketed for _, i, _ in batch) == list(range(400))
     firsts = [lengths[batch[0][1]] for batch in bucketed]
     assert firsts != sorted(firsts)
 

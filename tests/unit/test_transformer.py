@@ -173,6 +173,9 @@ def test_what_is_given_wins_over_what_is_stated():
     assert (config.depth, config.num_heads, config.embed_dim) == (2, 4, 768)
     with pytest.raises(ConfigError, match="no setting 'detph'.*'depth'"):
         join_config(EatConfig(), "EAT", {}, {"detph": 2})
+    for wrong in ({"depth": 0}, {"num_heads": 0}, {"num_heads": 5}):
+        with pytest.raises(ConfigError, match=r"at least one block|eat_cfg=.*num_heads"):
+            join_config(EatConfig(), "EAT", {}, wrong)
     with pytest.raises(ConfigError, match="'tiny'.*checkpoint"):
         find_published("Bird", "me/Bird-Small", {"tiny": {}, "big": {}})
 

@@ -210,7 +210,7 @@ def test_every_layout_loads_and_comes_out_again(case, layout, tmp_path):
         state = case.build(num_classes=4, eat_cfg={**case.sizes, "head_norm": True}).state_dict()
     left_out = PARTIAL.get(layout, "nothing")
     state = {name: tensor for name, tensor in state.items() if not name.startswith(left_out)}
-    published = case.checkpoint.export(state, layout)
+    published = case.checkpoint.export_state(state, layout)
     assert len(published) == len(state)
     save_file(published, tmp_path / "file.safetensors")
     model = avex.load_model(
@@ -219,7 +219,7 @@ def test_every_layout_loads_and_comes_out_again(case, layout, tmp_path):
     assert model.return_features_only == headless
     assert set(model.load_report.loaded) == set(state)
     loaded = {name: tensor for name, tensor in model.state_dict().items() if name in state}
-    again = case.checkpoint.export(loaded, layout)
+    again = case.checkpoint.export_state(loaded, layout)
     assert again.keys() == published.keys()
     assert all(torch.equal(again[key], published[key]) for key in published)
     assert not model.training
@@ -237,9 +237,9 @@ def test_layouts_have_no_place_for_what_they_lack(case):
     state = case.build(num_classes=4).state_dict()
     for layout in case.headless:
         with pytest.raises(WeightsError, match="classifier"):
-            case.checkpoint.export(state, layout)
+            case.checkpoint.export_state(state, layout)
     with pytest.raises(UnknownNameError, match="'huggingfce'"):
-        case.checkpoint.export(state, "huggingfce")
+        case.checkpoint.export_state(state, "huggingfce")
 
 
 @each

@@ -66,7 +66,7 @@ class BenchReport:
         for line in heading(results[0]):
             self._console.print(Text(line, style="bold" if line == results[0].model else ""), soft_wrap=False)
         self._console.print(speed_table(results))
-        if (worst := max(result.spread for result in results)) > _QUIET:
+        if (worst := max(result.spread or 0.0 for result in results)) > _QUIET:
             note = (
                 f"Rounds differ by ± {100 * worst:.0f} %: the machine is busy. Trust ratios more than times."
             )
@@ -105,13 +105,19 @@ def speed_table(results: Sequence[Throughput]) -> Table:
         table.add_row(
             result.precision,
             str(result.batch_size),
-            f"{_digits(result.realtime_factor)} ±{100 * result.spread:3.0f} %",
+            _speed(result),
             _digits(result.ms_per_window),
             _NOTHING if result.frontend_share is None else f"{100 * result.frontend_share:.1f} %",
             _NOTHING if result.bound_ratio is None else f"{result.bound_ratio:.2f}",
             _NOTHING if result.peak_memory_bytes is None else format_bytes(result.peak_memory_bytes),
         )
     return table
+
+
+def _speed(result: Throughput) -> str:
+    """Seconds of audio per second, with what rounds differ by if there were several."""
+    factor = _digits(result.realtime_factor)
+    return factor if result.spread is None else f"{factor} ±{100 * result.spread:3.0f} %"
 
 
 def bound_line(result: Throughput) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ from avex._core.errors import ConfigError
 
 if TYPE_CHECKING:
     from avex.data.clips import Clip
+    from avex.detection.table_windows import TableWindows
 
 app = typer.Typer(help="Benchmarks of your own recordings.", no_args_is_help=True, add_completion=False)
 
@@ -45,7 +45,11 @@ def new_command(
     ] = None,
     label_column: Annotated[
         str | None,
-        typer.Option("--label-column", help="Column of the labels of a table.", show_default=False),
+        typer.Option(
+            "--label-column",
+            help="Column of the labels of a table, or of selection tables.",
+            show_default=False,
+        ),
     ] = None,
     tables: Annotated[
         str | None,
@@ -123,16 +127,21 @@ def new_command(
 
       avex benchmark new recordings --tables '*.txt' --window 3 --name dawn
     """
-    from avex.data.building import Shares, build_benchmark, group_by_name
+    from avex.data.building import MANIFEST, Shares, build_benchmark, group_by_name
+    from avex.detection.table_windows import TableWindows
 
-    clips = _clips(source, label_column, tables, window, hop, min_overlap)
+    clips = _clips(source, label_column, tables, TableWindows(window, hop, min_overlap, label_column))
     if group is not None:
         clips = group_by_name(clips, group)
     folder = out or (source if source.is_dir() else source.parent)
+    if source.is_file() and source.resolve() == (folder / MANIFEST).resolve():
+        raise ConfigError(
+            f"'{source}' would be replaced by the new manifest. Choose another folder with --out."
+        )
     built = build_benchmark(
         clips,
         folder,
-        name or (source.name if source.is_dir() else source.stem),
+        name or (source.resolve().name if source.is_dir() else source.stem),
         shares=Shares(None if test is not None else folds, test or 0.0, validation, seed),
         license=license,
         overwrite=overwrite,
@@ -144,62 +153,10 @@ def new_command(
     typer.echo(f"Wrote {built.manifest}\nWrote {built.card}")
 
 
-def _clips(
-    source: Path,
-    label_column: str | None,
-    tables: str | None,
-    window: float,
-    hop: float | None,
-    min_overlap: float,
-) -> list[Clip]:
+def _clips(source: Path, label_column: str | None, tables: str | None, windows: TableWindows) -> list[Clip]:
     from avex.data.manifest import read_manifest
+    from avex.detection.table_windows import clips_from_tables
 
-    if tables is None:
-        return read_manifest(source, label_column=label_column)
-    from avex.data.windows import windows_from_events
-    from avex.detection.read import read_table
-
-    if not source.is_dir():
-        raise ConfigError(f"--tables looks for tables in a folder, but '{source}' is none.")
-    files = sorted(source.rglob(tables))
-    if not files:
-        raise ConfigError(f"No file in '{source}' matches '{tables}'.")
-    found = _recordings(source)
-    events = [
-        replace(event, recording=_recording(event.recording, table, found))
-        for table in files
-        for event in read_table(table)
-    ]
-    quiet = {_recording(table.name.split(".")[0], table, found) for table in files}
-    durations = _durations({event.recording for event in events} | quiet, source)
-    return windows_from_events(
-        events, durations, window_s=window, hop_s=hop, min_overlap=min_overlap, root=source
-    )
-
-
-def _recordings(folder: Path) -> dict[str, list[str]]:
-    """Recordings below a folder, by file name and by its stem."""
-    from avex.data.manifest import AUDIO_SUFFIXES
-
-    found: dict[str, list[str]] = {}
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() in AUDIO_SUFFIXES and not file.name.startswith("."):
-            for key in {file.name, file.stem}:
-                found.setdefault(key, []).append(file.relative_to(folder).as_posix())
-    return found
-
-
-def _recording(name: str, table: Path, found: dict[str, list[str]]) -> str:
-    """The recording that a table speaks of; it may name it without folder or ending."""
-    last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    choices = found.get(last) or found.get(Path(last).stem) or []
-    if len(choices) != 1:
-        said = "is not in the folder" if not choices else f"could be {' or '.join(map(repr, choices))}"
-        raise ConfigError(f"Table '{table}' speaks of '{name}', which {said}.")
-    return choices[0]
-
-
-def _durations(names: set[str], folder: Path) -> dict[str, float]:
-    from avex.audio import info
-
-    return {name: info(folder / name).duration_s for name in sorted(names)}
+    if tables is not None:
+        return clips_from_tables(source, tables, windows)
+    return read_manifest(source, label_column=label_column)

@@ -51,6 +51,7 @@ def command(
                 "The weights, the library or this machine's arithmetic is not what the card was made with.",
                 err=True,
             )
+        typer.echo("FAILED")
         sys.exit(1)
     typer.echo("OK")
 

@@ -62,11 +62,16 @@ def list_command(
 @app.command("check")
 def check_command(
     names: Annotated[
-        list[str], typer.Argument(metavar="TASK", help="Tasks, benchmarks or card files.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="TASK", help="Tasks, benchmarks, or files of cards or benchmarks.", show_default=False
+        ),
     ],
     data: Data = None,
 ) -> None:
-    """Verify local data against the cards: files, recordings, numbers of clips, classes, leakage between splits.
+    """Verify local data against the cards: files, numbers of clips, classes, leakage between splits.
+
+    Recordings must be there and readable: of each the header and the end are read, about a millisecond per file.
 
     Examples:
 
@@ -74,14 +79,17 @@ def check_command(
 
       avex datasets check my_task.yml
     """
+    from avex.data.cards import named_tasks
     from avex.data.checking import check_task
 
     failed = False
-    for card in _cards(names):
-        result = check_task(card, data)
+    for task in {task.name: task for name in names for task in named_tasks(name)}.values():
+        result = check_task(task, data)
         counts = ", ".join(f"{count} {part}" for part, count in result.parts.items())
         verdict = f"OK  {counts}, {result.num_classes} classes" if result.passed else "FAILED"
-        typer.echo(f"{card.name}: {verdict}")
+        typer.echo(f"{result.name}: {verdict}")
+        for note in result.notes:
+            typer.echo(f"  Note: {note}")
         for problem in result.problems:
             typer.echo("  " + problem.replace("\n", "\n  "), err=True)
         failed |= not result.passed
@@ -92,11 +100,11 @@ def check_command(
 @app.command("path")
 def path_command(
     name: Annotated[
-        str | None, typer.Argument(metavar="TASK", help="Task or card file.", show_default=False)
+        str | None, typer.Argument(metavar="TASK", help="Task, benchmark or card file.", show_default=False)
     ] = None,
     data: Data = None,
 ) -> None:
-    """Print where data are looked for, and how to obtain those of a task.
+    """Print where data are looked for, and how to obtain those of a task, or of all tasks of a benchmark.
 
     Examples:
 
@@ -104,8 +112,8 @@ def path_command(
 
       avex datasets path dog_classification --data /data
     """
-    from avex.data.cards import task_card
-    from avex.data.presence import is_present, task_folder
+    from avex.configs.cards import TaskCard
+    from avex.data.cards import named_tasks
     from avex.data.roots import VARIABLE, data_folder
 
     folder = data_folder(data)
@@ -114,8 +122,21 @@ def path_command(
             str(folder) if folder else f"{VARIABLE} is not set. Set it: export {VARIABLE}=/path/to/data"
         )
         return
-    card = task_card(name)
-    if folder is None and all(part.data_root is None for part in card.parts().values()):
+    tasks = named_tasks(name)
+    for task in tasks:
+        if len(tasks) > 1:
+            typer.echo(f"{task.name}")
+        if isinstance(task, TaskCard):
+            _show_place(task, data)
+        else:
+            typer.echo(f"The file '{name}' says where its data are.")
+
+
+def _show_place(card: TaskCard, data: Path | None) -> None:
+    from avex.data.presence import is_present, task_folder
+    from avex.data.roots import VARIABLE, data_folder
+
+    if data_folder(data) is None and all(part.data_root is None for part in card.parts().values()):
         typer.echo(f"{VARIABLE} is not set. Set it: export {VARIABLE}=/path/to/data")
     else:
         here = "" if is_present(card, data) else " (not there, or not complete)"
@@ -138,17 +159,6 @@ def _facts(card: TaskCard, data: Path | None) -> dict[str, Any]:
         "license": card.license,
         "description": card.description,
     }
-
-
-def _cards(names: list[str]) -> list[TaskCard]:
-    """Cards of tasks, of all tasks of benchmarks, and of files."""
-    from avex.data.cards import benchmark_card, benchmark_names, task_card
-
-    found: dict[str, TaskCard] = {}
-    for name in names:
-        for task in benchmark_card(name).tasks if name in benchmark_names() else [name]:
-            found[task] = task_card(task)
-    return list(found.values())
 
 
 def _cell(value: Any) -> str:

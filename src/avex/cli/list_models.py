@@ -10,6 +10,9 @@ import typer
 
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Whole descriptions, however wide the terminal; so in a pipe.")
+    ] = False,
 ) -> None:
     """List all models that can be named.
 
@@ -17,9 +20,12 @@ def command(
 
       avex list-models
 
+      avex list-models --wide | grep -i beats
+
       avex list-models --json
     """
-    from avex.models.utils.describe import format_models, model_table
+    from avex.models.utils.describe import format_models, model_table, terminal_width
 
     table = model_table()
-    typer.echo(json.dumps(table, indent=2) if as_json else format_models(table), nl=as_json)
+    width = None if wide else terminal_width()
+    typer.echo(json.dumps(table, indent=2) if as_json else format_models(table, width), nl=as_json)

@@ -185,6 +185,8 @@ def fit(
     )
     result.save(output)
     written = [output, *(result.report(report) if report else [])]
+    for note in result.notes:  # with --quiet, too: what was left out must not go unnoticed
+        typer.echo(note, err=True)
     if not quiet:
         show_fit(result)
         for path in written:

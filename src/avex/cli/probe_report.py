@@ -17,8 +17,6 @@ def show_fit(fit: ProbeFit) -> None:
     typer.echo(
         f"Probe '{fit.config.probe_type}', {len(fit.classes)} classes, {fit.task}; {fit.unit}s: {sizes}"
     )
-    for note in fit.notes:
-        typer.echo(note, err=True)
     if fit.strength is not None:
         typer.echo(
             f"Strength C {fit.strength.strength:g}, chosen by cross-validation inside the training examples"

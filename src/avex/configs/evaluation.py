@@ -21,19 +21,26 @@ Overwrite = Literal["never", "always", "only-missing"]
 class OfflineEmbeddingsConfig(BaseModel):
     """How embeddings are kept between experiments.
 
+    They are stored as safetensors files of 64 clips each, which are written one by one and can be read through memory
+    maps; so several fields of earlier versions, which stored HDF5, have nothing left to do. They are checked and have
+    no effect: `cache_size_limit_gb`, `streaming_chunk_size`, `auto_chunk_size`, `max_chunk_size`, `min_chunk_size`,
+    `batch_chunk_size`, `hdf5_compression`, `hdf5_compression_level`.
+
     Attributes:
-        memory_limit_gb: Most memory that embeddings may take.
+        memory_limit_gb: Most memory that the embeddings of a job may take; more is an error.
         overwrite_embeddings: Compute them again.
-        use_streaming_embeddings: Read them from disk batch by batch.
-        cache_size_limit_gb: Most of them that are kept in memory then.
-        streaming_chunk_size: Clips per read.
-        auto_chunk_size: Choose that by memory.
-        max_chunk_size: Not more.
-        min_chunk_size: Not fewer.
-        batch_chunk_size: Batches per write.
-        probe_storage_aggregation: How each clip is pooled before it is stored; `none` keeps its sequence.
-        hdf5_compression: Kept for older files; embeddings are stored as Parquet.
-        hdf5_compression_level: Kept for older files.
+        use_streaming_embeddings: Read sequences from disk batch by batch, through memory maps; `memory_limit_gb`
+            does not count them then.
+        cache_size_limit_gb: No effect (the operating system keeps what fits).
+        streaming_chunk_size: No effect.
+        auto_chunk_size: No effect.
+        max_chunk_size: No effect.
+        min_chunk_size: No effect.
+        batch_chunk_size: No effect.
+        probe_storage_aggregation: How each clip is pooled before it is stored. `none` leaves that to the probe: the
+            sequence where it reads one, else its `aggregation`.
+        hdf5_compression: No effect.
+        hdf5_compression_level: No effect.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -203,19 +210,23 @@ class EvaluateConfig(BaseCLIConfig):
         training_params: Of probes and fine-tuning.
         device: `cpu`, `cuda`, `cuda:N`, `mps`; what is given is what is used.
         seed: Of everything random.
-        num_workers: Processes that read clips.
-        probe_num_workers: Processes that read embeddings.
+        num_workers: Processes that read clips where a model is trained; embedding reads in its own process.
+        probe_num_workers: No effect: stored embeddings are in memory, or mapped.
         eval_modes: What is done with each pair of experiment and task.
         offline_embeddings: How embeddings are kept.
         few_shot: Of the mode `fewshot`.
         knn_neighbors: Of the mode `knn`.
         retrieval_k: Cut-offs of precision@k, mAP@k and nDCG@k.
+        retrieval_max_queries: Queries of the mode `retrieval`, drawn with `seed`; None takes all. What they search
+            stays whole.
+        clustering_scaling: Of embeddings before the mode `clustering`: to `unit` length, to variance 1 in each
+            dimension (`standard`), or `none`, as earlier versions did.
         bootstrap_samples: Of confidence intervals.
         overwrite: What becomes of results that are there: kept (`only-missing`), an error (`never`), or made
             anew (`always`).
         data_root: Folder of all datasets, instead of `AVEX_DATA`.
         results_csv_path: Table that gets a line for each result.
-        disable_tqdm: No progress bars.
+        disable_tqdm: No lines of progress.
 
     Example:
         >>> experiment = {"run_name": "birdnet", "model": "birdnet", "layers": "last_layer"}
@@ -239,6 +250,8 @@ class EvaluateConfig(BaseCLIConfig):
     few_shot: FewShotConfig = Field(default_factory=FewShotConfig)
     knn_neighbors: PositiveInt = 5
     retrieval_k: list[PositiveInt] = Field(default=[1, 5, 10], min_length=1)
+    retrieval_max_queries: PositiveInt | None = None
+    clustering_scaling: Literal["unit", "standard", "none"] = "unit"
     bootstrap_samples: int = Field(default=1000, ge=0)
     overwrite: Overwrite = "only-missing"
     data_root: str | None = None

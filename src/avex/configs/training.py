@@ -160,7 +160,9 @@ class RunConfig(BaseCLIConfig):
 
     @model_validator(mode="after")
     def _agree(self) -> RunConfig:
-        _check_stages(self.training_params, self.strategy)
+        _check_stages(self.training_params)
+        if self.strategy == "fsdp":
+            _check_sharding(self)
         if self.label_type == "self_supervised":
             _check_self_supervised(self)
             return self
@@ -178,7 +180,7 @@ class RunConfig(BaseCLIConfig):
         return self
 
 
-def _check_stages(params: TrainingParams, strategy: str) -> None:
+def _check_stages(params: TrainingParams) -> None:
     frozen = params.freeze_backbone_epochs
     if not frozen and (params.second_stage_lr is not None or params.second_stage_warmup_steps is not None):
         raise ValueError(
@@ -190,8 +192,17 @@ def _check_stages(params: TrainingParams, strategy: str) -> None:
         )
     if frozen and params.lora_rank is not None:
         raise ValueError("lora_rank keeps the backbone frozen for good: leave freeze_backbone_epochs at 0")
-    if frozen and strategy == "fsdp":
+
+
+def _check_sharding(config: RunConfig) -> None:
+    if config.training_params.freeze_backbone_epochs:
         raise ValueError("strategy='fsdp' cannot unfreeze a backbone: use 'ddp', or freeze_backbone_epochs=0")
+    if config.label_type == "self_supervised":
+        raise ValueError("strategy='fsdp' cannot move a teacher that follows the encoder: use 'ddp'")
+    if config.clustering_eval is not None and config.clustering_eval.enabled:
+        raise ValueError(
+            "strategy='fsdp' cannot embed clips between epochs: use 'ddp', or no clustering_eval"
+        )
 
 
 def _check_self_supervised(config: RunConfig) -> None:

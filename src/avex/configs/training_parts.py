@@ -104,6 +104,8 @@ class SamplingConfig(BaseModel):
         balanced: Draw clips so that each class is as likely as any other, with repetition.
         bucket_by_length: Put clips of similar length into one batch; for models without a fixed window.
         clips_per_epoch: Clips of an epoch; None for as many as there are.
+        mixed_shards: Shards that are read, and whose clips are mixed, at a time; others come after them. Balanced
+            sampling draws from all of them.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -111,6 +113,7 @@ class SamplingConfig(BaseModel):
     balanced: bool = False
     bucket_by_length: bool = False
     clips_per_epoch: PositiveInt | None = None
+    mixed_shards: PositiveInt = 4
 
 
 class CheckpointConfig(BaseModel):

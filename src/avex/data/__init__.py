@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from avex.data.taxonomy import Taxon, Taxonomy
     from avex.data.transforms import TransformResult, apply_transforms, register_transform
     from avex.data.windows import windows_from_events
+    from avex.data.writing import write_manifest
 
 _HOMES = {
     "adapters.alp": ("clips_from_alp",),
@@ -49,6 +50,7 @@ _HOMES = {
     "taxonomy": ("Taxon", "Taxonomy"),
     "transforms": ("TransformResult", "apply_transforms", "register_transform"),
     "windows": ("windows_from_events",),
+    "writing": ("write_manifest",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -90,6 +92,7 @@ __all__ = [
     "task_card",
     "task_names",
     "windows_from_events",
+    "write_manifest",
 ]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -20,11 +18,12 @@ from avex.data.cards import benchmark_names, task_names
 from avex.data.clips import Clip
 from avex.data.encoder import LabelEncoder
 from avex.data.grouping import check_parts, group_numbers
-from avex.data.loading import check_recordings
+from avex.data.recordings import check_recordings, recording_problems
 from avex.data.splits import make_folds, make_split
+from avex.data.writing import check_labels, write_manifest
 from avex.io.atomic import write_text
 
-_COLUMNS = ("path", "start_s", "end_s", "labels", "split", "fold", "group", "id")
+MANIFEST = "manifest.csv"
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,8 @@ def build_benchmark(
     """Write `manifest.csv` and `NAME.yml` for labelled clips.
 
     Splits or folds that the clips have are kept. Otherwise they are dealt out class by class; clips of one
-    recording, and of one group, stay together.
+    recording, and of one group, stay together. Further columns are kept; one that a manifest would read as
+    something else gets `source_` before its name.
 
     Args:
         clips: Labelled clips.
@@ -88,22 +88,25 @@ def build_benchmark(
         overwrite: Replace files that are there.
 
     Raises:
-        ConfigError: Labels, recordings or splits are wrong, a recording or group is in two parts, a class has too
-            few examples, or the files are there.
+        ConfigError: Labels, recordings or splits are wrong, there is one class only, a recording cannot be read,
+            a recording or group is in two parts, a class has too few examples, or the files are there.
     """
     target = Path(folder)
-    manifest, card_file = target / "manifest.csv", target / f"{name}.yml"
+    manifest, card_file = target / MANIFEST, target / f"{name}.yml"
     _check_name(name)
     for file in (manifest, card_file):
         if file.exists() and not overwrite:
             raise ConfigError(f"'{file}' is there already. Choose another folder, or pass --overwrite.")
     given = tuple(clips)
     encoder = LabelEncoder.fit(given)
+    _check_labels(encoder)
     check_recordings(given, f"'{name}'")
+    if problems := recording_problems(given):
+        raise ConfigError(" ".join(problems) + " Replace these recordings, or leave them out.")
     divided = divide(given, encoder, shares or Shares())
     task = _card(name, divided, encoder, license, citation)
     target.mkdir(parents=True, exist_ok=True)
-    write_text(manifest, _table(divided, target))
+    write_manifest(divided, manifest)
     write_text(card_file, _yaml(task))
     return BuiltBenchmark(card_file, manifest, task, _counts(divided), _class_counts(divided, encoder))
 
@@ -182,9 +185,20 @@ def _deal(clips: Sequence[Clip], encoder: LabelEncoder, shares: Shares) -> list[
     return [replace(clip, split=named[i]) for i, clip in enumerate(clips)]
 
 
+def _check_labels(encoder: LabelEncoder) -> None:
+    check_labels(encoder.classes)
+    if encoder.num_classes == 1 and not encoder.multi_label:
+        raise ConfigError(
+            f"All clips have the label '{encoder.classes[0]}', so there is nothing to tell apart. Add clips of "
+            "another class, or clips without a label."
+        )
+
+
 def _check_name(name: str) -> None:
     if not name or any(not (character.isalnum() or character in "-_.") for character in name):
-        raise ConfigError(f"'{name}' cannot name a task. Use letters, digits, '-' and '_'.")
+        raise ConfigError(
+            f"'{name}' cannot name a task. Choose a name (--name) of letters, digits, '-' and '_'."
+        )
     if name in (*task_names(), *benchmark_names()):
         raise ConfigError(f"avex has a task or benchmark '{name}' already. Choose another name.")
 
@@ -193,7 +207,7 @@ def _card(
     name: str, clips: Sequence[Clip], encoder: LabelEncoder, license: str, citation: str | None
 ) -> TaskCard:
     several = encoder.multi_label
-    common: dict[str, Any] = {"dataset_name": "manifest", "data_root": "manifest.csv"}
+    common: dict[str, Any] = {"dataset_name": "manifest", "data_root": MANIFEST}
     common["type"] = "detection" if several else "classification"
     splits = {clip.split for clip in clips}
     parts: dict[str, DatasetConfig] = {}
@@ -206,7 +220,7 @@ def _card(
     return TaskCard(
         name=name,
         task="detection" if several else "classification",
-        layout=DataLayout(folder=name, files=["manifest.csv"]),
+        layout=DataLayout(folder=name, files=[MANIFEST]),
         num_classes=encoder.num_classes,
         classes=list(encoder.classes),
         metrics=["mAP"] if several else ["accuracy", "balanced_accuracy"],
@@ -215,33 +229,6 @@ def _card(
         obtain="The recordings are where manifest.csv says, relative to its folder.",
         **parts,  # type: ignore[arg-type]
     )
-
-
-def _table(clips: Sequence[Clip], folder: Path) -> str:
-    extra = list(dict.fromkeys(name for clip in clips for name in clip.extra))
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*_COLUMNS, *extra])
-    for clip in clips:
-        path = Path(os.path.relpath(clip.path, folder)).as_posix()
-        end = "" if clip.end_s is None else repr(clip.end_s)
-        own = (
-            path,
-            repr(clip.start_s),
-            end,
-            ";".join(clip.labels),
-            clip.split,
-            clip.fold,
-            clip.group,
-            clip.id,
-        )
-        writer.writerow([*("" if cell is None else cell for cell in own), *(_cell(clip, n) for n in extra)])
-    return stream.getvalue()
-
-
-def _cell(clip: Clip, name: str) -> Any:
-    value = clip.extra.get(name, "")
-    return ";".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _yaml(card: TaskCard) -> str:

@@ -103,6 +103,25 @@ def find_benchmark(name: BenchmarkEvaluationConfig | str | os.PathLike[str]) -> 
     return BenchmarkEvaluationConfig(benchmark_name=name.benchmark_name, evaluation_sets=sets)
 
 
+def named_tasks(name: str | os.PathLike[str]) -> list[TaskCard | EvaluationSet]:
+    """The tasks that a name or file stands for: cards, and the evaluation sets that a file states itself.
+
+    Raises:
+        UnknownNameError: There is no such benchmark or task.
+        ConfigError: The file is no card and no benchmark.
+
+    Example:
+        >>> [task.name for task in named_tasks("small")]
+        ['animals11', 'birds10', 'esc50_animals']
+    """
+    if not is_yaml_path(os.fspath(name)):
+        return [task_card(item.name) for item in _benchmark_named(str(name)).evaluation_sets]
+    if "layout" in load_tree(Path(name)):
+        return [task_card(name)]
+    sets = _benchmark_file(name).evaluation_sets
+    return [task_card(item.name) if item.is_reference else item for item in sets]
+
+
 def resolve_set(item: EvaluationSet) -> EvaluationSet:
     """An evaluation set with its data: those of its card, if it has a name only.
 

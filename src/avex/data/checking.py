@@ -9,9 +9,11 @@ from pathlib import Path
 
 from avex._core.errors import AvexError, ConfigError
 from avex.configs.cards import TaskCard
+from avex.configs.data import EvaluationSet
 from avex.data.clips import Clip
 from avex.data.loading import locate
 from avex.data.presence import missing_files, task_folder
+from avex.data.recordings import recording_problems
 from avex.data.tasks import Task, open_task
 
 
@@ -25,6 +27,7 @@ class TaskCheck:
         parts: Number of clips by part.
         num_classes: Number of classes that occur; 0 if the clips could not be read.
         problems: What is wrong; empty if all is well.
+        notes: What to know of data that are as they should be.
     """
 
     name: str
@@ -32,6 +35,7 @@ class TaskCheck:
     parts: dict[str, int]
     num_classes: int
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -39,13 +43,23 @@ class TaskCheck:
         return not self.problems
 
 
-def check_task(card: TaskCard, data: str | os.PathLike[str] | None = None) -> TaskCheck:
-    """Verify a local copy against its card: files, recordings, clips, classes, leakage.
+def check_task(task: TaskCard | EvaluationSet, data: str | os.PathLike[str] | None = None) -> TaskCheck:
+    """Verify local data: files, recordings, clips, classes, leakage; with a card also against what it says.
 
     Args:
-        card: The card.
+        task: A card, or an evaluation set that names its data.
         data: Folder that holds the folders of all datasets.
     """
+    if isinstance(task, TaskCard):
+        return _check_card(task, data)
+    try:
+        opened = open_task(task, data)
+    except AvexError as error:
+        return TaskCheck(task.name, None, {}, 0, (str(error),))
+    return _checked(opened, None, [])
+
+
+def _check_card(card: TaskCard, data: str | os.PathLike[str] | None) -> TaskCheck:
     try:
         folder = task_folder(card, data)
     except ConfigError as error:
@@ -59,13 +73,23 @@ def check_task(card: TaskCard, data: str | os.PathLike[str] | None = None) -> Ta
     except AvexError as error:
         listed = [f"'{name}' is missing in '{folder}'." for name in missing]
         return TaskCheck(card.name, folder, {}, 0, (*listed, str(error)))
+    return _checked(task, folder, _differences(card, task))
+
+
+def _checked(task: Task, folder: Path | None, differences: list[str]) -> TaskCheck:
+    problems = (*differences, *recording_problems(task.clips))
+    classes = len(_labels(task.clips))
+    return TaskCheck(task.name, folder, _sizes(task), classes, problems, tuple(_unlearnt(task)))
+
+
+def _sizes(task: Task) -> dict[str, int]:
     parts = {name: getattr(task, name) for name in ("train", "validation", "test", "folds")}
-    sizes = {name: len(clips) for name, clips in parts.items() if clips}
-    found = len({label for clip in task.clips for label in clip.labels})
-    return TaskCheck(card.name, folder, sizes, found, tuple(_differences(card, task, sizes, found)))
+    return {name: len(clips) for name, clips in parts.items() if clips}
 
 
-def _differences(card: TaskCard, task: Task, sizes: dict[str, int], found: int) -> list[str]:
+def _differences(card: TaskCard, task: Task) -> list[str]:
+    """What the card says otherwise."""
+    sizes, found = _sizes(task), len(_labels(task.clips))
     problems = [
         f"{name} has {sizes.get(name, 0)} clips, but the card says {count}."
         for name, count in card.num_clips.items()
@@ -73,18 +97,22 @@ def _differences(card: TaskCard, task: Task, sizes: dict[str, int], found: int) 
     ]
     if card.num_classes is not None and found != card.num_classes:
         problems.append(f"The clips have {found} classes, but the card says {card.num_classes}.")
-    return problems + _unlearnt(task)
+    return problems
 
 
 def _unlearnt(task: Task) -> list[str]:
     """Classes that are asked for and never taught."""
     if task.folds:
-        return []
-    taught, asked = _labels(task.train), _labels(task.test)
-    missing = sorted(asked - taught)
-    if not missing:
-        return []
-    return [f"{len(missing)} classes of the test are not in the training clips: {', '.join(missing[:5])}."]
+        folds: dict[str, set[str | None]] = {}
+        for clip in task.folds:
+            for label in clip.labels:
+                folds.setdefault(label, set()).add(clip.fold)
+        missing = sorted(label for label, found in folds.items() if len(found) == 1)
+        where = "are in one fold only, so no other clips teach them"
+    else:
+        missing = sorted(_labels(task.test) - _labels(task.train))
+        where = "of the test are not in the training clips"
+    return [f"{len(missing)} classes {where}: {', '.join(missing[:5])}."] if missing else []
 
 
 def _labels(clips: Sequence[Clip]) -> set[str]:

@@ -9,9 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from avex._core.errors import ConfigError, did_you_mean
+from avex.io import is_remote
 
 _OWN = ("path", "start_s", "end_s", "split", "fold", "group", "id")
 LABEL_NAMES = ("label", "labels")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A recording that is a part of an archive, such as a shard.
+
+    Attributes:
+        archive: Path or URI of the archive.
+        offset: Where the recording begins in it, bytes.
+        size: Its length, bytes.
+        sample_rate: Hz.
+        frames: Samples.
+    """
+
+    archive: str
+    offset: int
+    size: int
+    sample_rate: int
+    frames: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +49,7 @@ class Clip:
             itself is all that has to stay together.
         id: Unique name; by default the path, with the times if there are any.
         extra: Further columns of the table that the clip is from.
+        piece: Where the recording is, if `path` is no file of its own but a part of an archive.
 
     Raises:
         ConfigError: The times are impossible.
@@ -48,6 +69,7 @@ class Clip:
     group: str | None = None
     id: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    piece: Piece | None = None
 
     def __post_init__(self) -> None:
         end = math.inf if self.end_s is None else self.end_s
@@ -159,5 +181,7 @@ def select(clips: Iterable[Clip], *, split: str | None = None, fold: str | None 
 
 
 def missing_recordings(clips: Iterable[Clip]) -> list[Path]:
-    """Recordings that are not there, each once, in order."""
-    return [path for path in dict.fromkeys(clip.path for clip in clips) if not path.is_file()]
+    """Recordings, or archives of recordings, that are not there, each once, in order; URIs are not looked for."""
+    archives = (clip.piece.archive if clip.piece else clip.path for clip in clips)
+    files = (Path(file) for file in dict.fromkeys(archives) if isinstance(file, Path) or not is_remote(file))
+    return [file for file in files if not file.is_file()]

@@ -15,6 +15,7 @@ from avex._core.errors import ConfigError
 from avex.audio import Channel, Method, info, parse_channel, read
 from avex.data.clips import Clip
 from avex.data.encoder import LabelEncoder
+from avex.data.streaming import read_piece
 
 WindowSelection = Literal["start", "center", "random"]
 
@@ -123,6 +124,8 @@ class ClipDataset(Dataset[Item]):
         start, end = clip.start_s, clip.end_s
         if self.target_seconds is not None:
             start, end = self._window(index, clip, self.target_seconds)
+        if clip.piece is not None:
+            return read_piece(clip, start, end, sample_rate=self.sample_rate, resampler=self.resampler)
         samples, _ = read(
             clip.path,
             start_s=start,
@@ -135,7 +138,7 @@ class ClipDataset(Dataset[Item]):
 
     def _window(self, index: int, clip: Clip, seconds: float) -> tuple[float, float | None]:
         """The part of a clip that is read, in seconds on the recording's grid of frames."""
-        header = info(clip.path)
+        header = clip.piece or info(clip.path)
         rate = header.sample_rate
         # Counted in frames: both ends in seconds, each rounded for itself, may be a frame too near to each other.
         first = round(clip.start_s * rate)

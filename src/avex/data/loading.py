@@ -10,13 +10,14 @@ from avex._core.errors import ConfigError, UnknownNameError
 from avex._core.optional import available
 from avex.configs.data import DatasetConfig
 from avex.data.cards import task_card, task_names
-from avex.data.clips import Clip, missing_recordings
+from avex.data.clips import Clip
+from avex.data.columns import cell_text
 from avex.data.importers import IMPORTERS, import_clips
 from avex.data.importers.prepared import find_table
 from avex.data.roots import dataset_folder
 from avex.data.transforms import apply_transforms
 
-_GENERIC = ("manifest", "folder")
+_GENERIC = ("manifest", "folder", "shards")
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,19 +125,5 @@ def _label_map(config: DatasetConfig) -> dict[str, int] | None:
     for step in reversed(config.transformations or []):
         given = getattr(step, "label_map", None)
         if given is not None:
-            return {str(label): int(index) for label, index in given.items()}
+            return {cell_text(label): int(index) for label, index in given.items()}
     return None
-
-
-def check_recordings(clips: tuple[Clip, ...], what: str) -> None:
-    """Check that all recordings are there.
-
-    Raises:
-        ConfigError: Some are missing; with the first of them.
-    """
-    missing = missing_recordings(clips)
-    if missing:
-        raise ConfigError(
-            f"{len(missing)} recordings of {what} are missing, the first is '{missing[0]}'. Complete the download, "
-            "or correct the paths."
-        )

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from avex._core.errors import ConfigError
 from avex.data.clips import Clip, check_unique, clip_id
-from avex.data.labels import LABEL_COLUMNS, RECORDING_COLUMNS, cell_labels, cell_text
+from avex.data.columns import (
+    LABEL_COLUMNS,
+    RECORDING_COLUMNS,
+    cell_labels,
+    cell_path,
+    cell_stretch,
+    cell_text,
+    find_column,
+    find_times,
+)
 from avex.data.rows import Row, read_rows
 
 _AUDIO_FORMATS = "wav|flac|ogg|oga|opus|mp3|aif|aiff|aifc|au|caf|w64|rf64|m4a|aac|wma|mp4"
@@ -31,10 +40,10 @@ def read_manifest(
     """Read the clips of a manifest.
 
     A table has a row per clip: `path` (or `recording`, `file`, `filename`), and optionally `start_s` and `end_s`
-    in seconds, `label` or `labels` (several separated by `;` or `|`, or a list), `split`, `fold`, `group` and
-    `id`. All other columns are kept in `Clip.extra`. Rows that speak of the same stretch of the same recording
-    are one clip with the labels of all of them. A folder has a folder for each class, directly in it or in
-    `train`, `validation` and `test`.
+    (or `start` and `end`, `start_time` and `end_time`) in seconds, `label` or `labels` (several separated by `;`
+    or `|`, or a list), `split`, `fold`, `group` and `id`. All other columns are kept in `Clip.extra`. Rows that
+    speak of the same stretch of the same recording are one clip with the labels of all of them. A folder has a
+    folder for each class, directly in it or in `train`, `validation` and `test`.
 
     Args:
         path: A CSV, TSV, JSON lines or Parquet file, or a folder.
@@ -75,13 +84,12 @@ def clips_from_rows(
     """Make clips of rows, as `read_manifest` does; `source` is the name in messages."""
     rows = list(rows)
     columns = dict.fromkeys(name for row in rows for name in row.values)
-    where = _find(
-        columns, (path_column,) if path_column else (*RECORDING_COLUMNS, "local_path"), source, "recordings"
-    )
+    choices = (path_column,) if path_column else (*RECORDING_COLUMNS, "local_path")
+    where = find_column(columns, choices, source, "recordings")
     if label_column is not None:
-        _find(columns, (label_column,), source, "labels")
+        find_column(columns, (label_column,), source, "labels")
     labels = label_column or next((name for name in LABEL_COLUMNS if name in columns), None)
-    make = _ClipMaker(root, where, labels)
+    make = _ClipMaker(root, tuple(columns), where, labels)
     return merge_rows(((make(row), row) for row in rows), source)
 
 
@@ -148,20 +156,17 @@ def _hidden(path: Path) -> bool:
 class _ClipMaker:
     """Makes clips of rows; each recording's path is made once, however many clips it has."""
 
-    def __init__(self, root: Path, where: str, labels: str | None) -> None:
+    def __init__(self, root: Path, columns: Sequence[str], where: str, labels: str | None) -> None:
         self._root, self._where, self._labels = root, where, labels
-        self._taken = frozenset({where, labels, "start_s", "end_s", "id", *_PLAIN})
+        self._times = find_times(columns)
+        taken = {where, labels, *(self._times or ()), "id", *_PLAIN}
+        self._extra = [name for name in columns if name not in taken]
         self._paths: dict[str, tuple[Path, str]] = {}
 
     def __call__(self, row: Row) -> Clip:
         values = row.values
         path, name = self._path(row)
-        start, end = _seconds(row, "start_s", 0.0), _seconds(row, "end_s", math.inf)
-        if not start < end:
-            raise ConfigError(
-                f"{row.place}, columns 'start_s' and 'end_s': {start:g} to {end:g} s is not a stretch of a "
-                "recording."
-            )
+        start, end = cell_stretch(row, self._times)
         end_s = None if math.isinf(end) else end
         return Clip(
             path=path,
@@ -172,43 +177,16 @@ class _ClipMaker:
             fold=_optional(values, "fold"),
             group=_optional(values, "group"),
             id=_optional(values, "id") or clip_id(name, start, end_s),
-            extra={key: value for key, value in values.items() if key not in self._taken},
+            extra={name: values.get(name) for name in self._extra},
         )
 
     def _path(self, row: Row) -> tuple[Path, str]:
         """A recording's path, and its name as it is written in ids."""
-        text = cell_text(row.values.get(self._where))
+        text = cell_path(row, self._where)
         if text not in self._paths:
-            if not text:
-                raise ConfigError(
-                    f"{row.place}, column '{self._where}': empty. Expected the path of a recording."
-                )
             self._paths[text] = (self._root / text, Path(text).as_posix())
         return self._paths[text]
 
 
 def _optional(values: Mapping[str, Any], name: str) -> str | None:
-    return cell_text(values[name]) or None if name in values else None
-
-
-def _find(columns: Mapping[str, Any], choices: tuple[str, ...], source: str, what: str) -> str:
-    for name in choices:
-        if name in columns:
-            return name
-    raise ConfigError(
-        f"{source} has no column of {what}: expected {' or '.join(map(repr, choices))}. Its columns are: "
-        f"{', '.join(columns) or 'none'}."
-    )
-
-
-def _seconds(row: Row, name: str, default: float) -> float:
-    text = cell_text(row.values[name]) if name in row.values else ""
-    if not text:
-        return default
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not math.isfinite(seconds) or seconds < 0:
-        raise ConfigError(f"{row.place}, column '{name}': {text!r} is not a number of seconds from 0.")
-    return seconds
+    return cell_text(values.get(name)) or None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from avex._core.errors import ConfigError
 
@@ -43,24 +43,27 @@ class Row:
         return f"'{self.source}', {self.unit} {self.number}"
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, *, without: Container[str] = ()) -> list[Row]:
     """Read a table.
 
     Args:
-        path: A `.csv`, `.tsv`, `.txt` (tab-separated), `.jsonl`, `.ndjson` or `.parquet` file. Text is UTF-8.
+        path: A `.csv`, `.tsv`, `.txt` (tab-separated), `.jsonl`, `.ndjson` or `.parquet` file. Text is UTF-8. A
+            CSV file may have semicolons, as spreadsheets of some languages write it. Columns without a name are
+            left out.
+        without: Columns of a Parquet file that are not read, such as audio.
 
     Raises:
         ConfigError: The file is missing, of another kind, damaged or empty; with file and line.
     """
     suffix = path.suffix.lower()
-    if suffix not in TABLE_SUFFIXES:
-        raise ConfigError(
-            f"Table '{path}' has the ending '{suffix}'. Expected one of {', '.join(TABLE_SUFFIXES)}."
-        )
-    if not path.is_file():
+    if not path.exists():
         raise ConfigError(f"There is no table at '{path}'.")
+    if suffix not in TABLE_SUFFIXES or not path.is_file():
+        raise ConfigError(
+            f"Table '{path}' has the ending '{suffix}'. Expected a file with one of {', '.join(TABLE_SUFFIXES)}."
+        )
     if suffix == ".parquet":
-        rows = list(_parquet(path))
+        rows = list(_parquet(path, without))
     else:
         try:
             rows = list(_text(path, suffix))
@@ -78,22 +81,31 @@ def _text(path: Path, suffix: str) -> Iterator[Row]:
         if suffix in _JSON_LINES:
             yield from _json_lines(path, file)
             return
-        reader = csv.reader(file, delimiter=_DELIMITERS[suffix], strict=True)
+        reader = csv.reader(file, delimiter=_delimiter(file, suffix), strict=True)
         try:
             yield from _cells(path, reader)
         except csv.Error as error:
             raise ConfigError(f"'{path}', line {reader.line_num}: not a table ({error}).") from error
 
 
+def _delimiter(file: TextIO, suffix: str) -> str:
+    """What separates the cells: what the ending says, or where that is not in the first line, what is."""
+    first = file.readline()
+    file.seek(0)
+    usual = _DELIMITERS[suffix]
+    return usual if usual in first else next((mark for mark in (";", "\t") if mark in first), usual)
+
+
 def _cells(path: Path, reader: Any) -> Iterator[Row]:
     names: list[str] | None = None
     source = str(path)
     for cells in reader:
-        if not cells:
+        if not any(map(str.strip, cells)):
             continue
         if names is None:
             names = [name.strip() for name in cells]
-            if len(set(names)) != len(names):
+            named = [name for name in names if name]
+            if len(set(named)) != len(named):
                 raise ConfigError(
                     f"'{path}', line {reader.line_num}: two columns have one name: {', '.join(names)}."
                 )
@@ -103,7 +115,9 @@ def _cells(path: Path, reader: Any) -> Iterator[Row]:
                 "cells that contain the separator."
             )
         else:
-            yield Row(dict(zip(names, cells, strict=True)), source, reader.line_num)
+            # Columns without a name are the numbers of rows that pandas writes.
+            values = {name: cell for name, cell in zip(names, cells, strict=True) if name}
+            yield Row(values, source, reader.line_num)
 
 
 def _json_lines(path: Path, lines: Any) -> Iterator[Row]:
@@ -122,14 +136,15 @@ def _json_lines(path: Path, lines: Any) -> Iterator[Row]:
         yield Row(values, str(path), number)
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path, without: Container[str]) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches():
+            names = [name for name in file.schema_arrow.names if name not in without]
+            for batch in file.iter_batches(columns=names):
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(values, str(path), number, "row")

@@ -87,9 +87,57 @@ class EpochOrder:
         return np.concatenate(orders)[:wanted].astype(np.int64)
 
 
+@dataclass(frozen=True, eq=False)
+class ShardOrder:
+    """An order of clips that opens few archives at a time.
+
+    Archives come in random order; clips are mixed within groups of `window` archives.
+
+    Attributes:
+        archives: (N) archive of each clip.
+        seed: Of the run.
+        window: Archives that are mixed.
+        clips_per_epoch: Clips of an epoch, at most N; None for N.
+
+    Raises:
+        ConfigError: There are no clips.
+
+    Example:
+        >>> ShardOrder(["a", "b", "a", "b"], window=1)(epoch=0).tolist()
+        [1, 3, 2, 0]
+    """
+
+    archives: Sequence[str]
+    seed: int = 0
+    window: int = 4
+    clips_per_epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.archives:
+            raise ConfigError("There are no clips to take. Check the dataset's split and transformations.")
+
+    @property
+    def count(self) -> int:
+        """Number of clips."""
+        return len(self.archives)
+
+    def __call__(self, epoch: int) -> Indices:
+        """Numbers of the clips, in order."""
+        rng = np.random.default_rng((self.seed, epoch, 2))
+        names, numbers = np.unique(np.asarray(self.archives), return_inverse=True)
+        place = np.empty(len(names), np.int64)
+        place[rng.permutation(len(names))] = np.arange(len(names)) // self.window
+        group = place[numbers]
+        mixed = rng.permutation(self.count)
+        order = mixed[np.argsort(group[mixed], kind="stable")]
+        return order[: self.clips_per_epoch].astype(np.int64)
+
+
 @dataclass(eq=False)
 class EpochBatches:
-    """Batches of an epoch for one process: an endless resource of `(epoch, clip)` keys, for a torch `DataLoader`.
+    """Batches of an epoch for one process: `(epoch, clip, repetition)` keys, for a torch `DataLoader`.
+
+    The repetition counts how often the clip was taken in this epoch before.
 
     The batches of all processes together are consecutive parts of the order. The last one is filled up from the
     beginning of the order, so that every batch is full and every process has as many.
@@ -106,7 +154,7 @@ class EpochBatches:
     Example:
         >>> order = EpochOrder(5, shuffle=False)
         >>> [list(keys) for keys in EpochBatches(order, batch_size=2, rank=1, world_size=2)]
-        [[(0, 2), (0, 3)], [(0, 1), (0, 2)]]
+        [[(0, 2, 0), (0, 3, 0)], [(0, 1, 1), (0, 2, 1)]]
     """
 
     order: Order
@@ -122,11 +170,12 @@ class EpochBatches:
         wanted = self.order.clips_per_epoch or self.order.count
         return -(-wanted // (self.batch_size * self.world_size))
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        batches = self.all_batches(self.epoch)[self.start :]
-        first = self.rank * self.batch_size
-        for batch in batches:
-            yield [(self.epoch, int(i)) for i in batch[first : first + self.batch_size]]
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        batches = self.all_batches(self.epoch)
+        repetitions = count_repetitions(batches.ravel()).reshape(batches.shape)
+        own = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
+        for clips, counts in zip(batches[self.start :, own], repetitions[self.start :, own], strict=True):
+            yield [(self.epoch, int(i), int(n)) for i, n in zip(clips, counts, strict=True)]
 
     @property
     def sampler(self) -> EpochBatches:
@@ -154,6 +203,21 @@ class EpochBatches:
         by_length = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
         rng = np.random.default_rng((self.order.seed, epoch, 1))
         return rng.permutation(by_length.reshape(-1, size), axis=0)
+
+
+def count_repetitions(values: Indices) -> Indices:
+    """(N,) how often each value has come before.
+
+    Example:
+        >>> count_repetitions(np.array([7, 3, 7, 7])).tolist()
+        [0, 0, 1, 2]
+    """
+    order = np.argsort(values, kind="stable")
+    ranked = values[order]
+    first = np.searchsorted(ranked, ranked, side="left")
+    counts = np.empty(len(values), np.int64)
+    counts[order] = np.arange(len(values)) - first
+    return counts
 
 
 def balanced_weights(labels: Sequence[Sequence[Any]]) -> npt.NDArray[np.float64]:

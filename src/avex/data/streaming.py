@@ -1,8 +1,8 @@
 """Shards: many clips in few files, read one after the other, for data on slow or remote disks.
 
-A shard is a plain tar archive of FLAC files; `index.jsonl` beside the shards says where each clip begins.
-Reading a clip is one seek, and an epoch goes through the shards one by one (in random order, clips mixed within a
-few shards), so that a remote shard is fetched once. Order and resume are those of `avex.data.sampling`.
+A shard is a plain tar archive of FLAC files; `index.jsonl` beside the shards says where each clip begins and what
+is known of it. Reading a clip is one seek. A training goes through the shards a few at a time (`ShardOrder`), so
+that a remote shard is fetched once; batches and resume are those of `avex.data.sampling`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import io
 import json
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +19,26 @@ import numpy.typing as npt
 import soundfile
 
 from avex._core.errors import AudioError, ConfigError
-from avex.audio import read
-from avex.data.clips import Clip
-from avex.data.sampling import Indices
-from avex.io import atomic_path, fetch, is_remote, join_uri, write_text
+from avex.audio import make_resampler, read
+from avex.configs.data import DatasetConfig
+from avex.data.clips import Clip, Piece
+from avex.io import MissingFileError, atomic_path, fetch, is_remote, join_uri, write_text
 
-INDEX = "index.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class ShardEntry:
-    """A clip in a shard.
-
-    Attributes:
-        shard: Name of the archive.
-        offset: Where its FLAC begins, bytes.
-        size: Its length, bytes.
-        seconds: Its length in time.
-        id: Name of the clip.
-        labels: What it holds.
-    """
-
-    shard: str
-    offset: int
-    size: int
-    seconds: float
-    id: str
-    labels: tuple[str, ...]
+INDEX, ALL = "index.jsonl", "all"
 
 
 def write_shards(
     clips: Sequence[Clip], folder: str | Path, *, sample_rate: int, clips_per_shard: int = 1000
 ) -> Path:
-    """Write clips, decoded and resampled once, into shards.
+    """Write clips, decoded, mixed to one channel and resampled once, into shards.
+
+    Samples are stored with 24 bits; what goes beyond full scale is cut off. Splits, folds, groups and further
+    columns are kept. A folder without `index.jsonl` holds no shards: that is written last.
 
     Args:
         clips: The clips, in the order in which they are stored.
         folder: An empty or new folder.
-        sample_rate: Rate to store at, Hz.
+        sample_rate: Rate to store at, Hz: best that of the model.
         clips_per_shard: Clips of a file.
 
     Returns:
@@ -77,18 +58,17 @@ def write_shards(
         raise ConfigError("There are no clips to write, or clips_per_shard is below 1.")
     if (target / INDEX).exists():
         raise ConfigError(f"Folder '{target}' holds shards already. Choose another one.")
-    entries: list[ShardEntry] = []
+    lines: list[dict[str, Any]] = [{"sample_rate": sample_rate, "clips": len(clips)}]
     for number, first in enumerate(range(0, len(clips), clips_per_shard)):
         name = f"shard-{number:06d}.tar"
-        entries += _write_shard(clips[first : first + clips_per_shard], target / name, sample_rate, first)
-    head = {"sample_rate": sample_rate, "clips": len(entries)}
-    lines = [head, *({name: getattr(entry, name) for name in ShardEntry.__slots__} for entry in entries)]
-    write_text(target / INDEX, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        lines += _write_shard(clips[first : first + clips_per_shard], target / name, sample_rate, first)
+    text = "".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines)
+    write_text(target / INDEX, text)
     return target / INDEX
 
 
-def _write_shard(clips: Sequence[Clip], path: Path, sample_rate: int, first: int) -> list[ShardEntry]:
-    entries = []
+def _write_shard(clips: Sequence[Clip], path: Path, sample_rate: int, first: int) -> list[dict[str, Any]]:
+    lines = []
     with atomic_path(path) as temporary, tarfile.open(temporary, "w") as archive:
         for number, clip in enumerate(clips, start=first):
             samples, _ = read(clip.path, start_s=clip.start_s, end_s=clip.end_s, sample_rate=sample_rate)
@@ -97,9 +77,12 @@ def _write_shard(clips: Sequence[Clip], path: Path, sample_rate: int, first: int
             header.size = len(data)
             offset = archive.offset + len(header.tobuf(archive.format))
             archive.addfile(header, io.BytesIO(data))
-            seconds = len(samples) / sample_rate
-            entries.append(ShardEntry(path.name, offset, len(data), seconds, clip.id, clip.labels))
-    return entries
+            place = {"shard": path.name, "name": header.name, "offset": offset, "size": len(data)}
+            # What was cut from one recording stays together in splits.
+            known: dict[str, Any] = {"id": clip.id, "labels": clip.labels, "group": clip.group or clip.path.as_posix()}
+            known |= {"split": clip.split, "fold": clip.fold, "extra": dict(clip.extra)}
+            lines.append({**place, "frames": len(samples), **known})
+    return lines
 
 
 def _flac(samples: npt.NDArray[np.float32], sample_rate: int) -> bytes:
@@ -108,93 +91,104 @@ def _flac(samples: npt.NDArray[np.float32], sample_rate: int) -> bytes:
     return buffer.getvalue()
 
 
-class ShardReader:
-    """Reads clips of shards by their number.
+def read_shards(folder: str | Path) -> list[Clip]:
+    """Clips of a folder of shards, in stored order; no shard is opened.
 
     Args:
-        folder: Folder of the shards, local or a URI; a remote shard is fetched when it is first needed.
-
-    Attributes:
-        sample_rate: Of the clips, Hz.
-        entries: What there is, in stored order.
+        folder: Folder of the shards, local or a URI.
 
     Raises:
         ConfigError: There is no index, or it is damaged.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = str(folder)
-        path = Path(fetch(join_uri(self.folder, INDEX))) if is_remote(self.folder) else Path(folder) / INDEX
-        if not path.is_file():
-            raise ConfigError(f"There is no '{INDEX}' in '{folder}'. Write shards with write_shards.")
-        try:
-            head, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            self.sample_rate = int(head["sample_rate"])
-            self.entries = tuple(_entry(line) for line in lines)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"The index '{path}' is damaged: {error}. Write the shards again.") from error
-        if len(self.entries) != head["clips"]:
-            raise ConfigError(f"The index '{path}' names {len(self.entries)} of {head['clips']} clips.")
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def read(self, index: int) -> npt.NDArray[np.float32]:
-        """(S,) samples of a clip.
-
-        Raises:
-            AudioError: The shard is missing or damaged.
-        """
-        entry = self.entries[index]
-        remote = is_remote(self.folder)
-        path = Path(fetch(join_uri(self.folder, entry.shard))) if remote else Path(self.folder) / entry.shard
-        try:
-            with path.open("rb") as file:
-                file.seek(entry.offset)
-                data = file.read(entry.size)
-            samples, _ = soundfile.read(io.BytesIO(data), dtype="float32")
-        except (OSError, soundfile.LibsndfileError) as error:
-            raise AudioError(f"Clip '{entry.id}' of shard '{path}' cannot be read: {error}") from error
-        return np.asarray(samples, np.float32)
-
-
-def _entry(line: dict[str, Any]) -> ShardEntry:
-    return ShardEntry(**{**line, "labels": tuple(line["labels"])})
-
-
-@dataclass(frozen=True, eq=False)
-class ShardOrder:
-    """An order of clips that opens few shards at a time, for `EpochBatches`.
-
-    Shards come in random order; clips are mixed within groups of `window` shards.
-
-    Attributes:
-        reader: The shards.
-        seed: Of the run.
-        window: Shards that are mixed.
-        clips_per_epoch: None for all of them.
 
     Example:
-        >>> EpochBatches(ShardOrder(reader, seed=0), batch_size=64)          # doctest: +SKIP
+        >>> read_shards("hf://datasets/me/frogs/shards")[0].piece.offset              # doctest: +SKIP
+        512
     """
+    base = str(folder)
+    try:
+        path = fetch(join_uri(base, INDEX)) if is_remote(base) else fetch(Path(folder).expanduser() / INDEX)
+    except MissingFileError as error:
+        raise ConfigError(f"There is no '{INDEX}' in '{base}'. Write shards with write_shards.") from error
+    try:
+        head, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        clips = [_clip(line, base, int(head["sample_rate"])) for line in lines]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"The index '{path}' is damaged: {error!r}. Write the shards again.") from error
+    if len(clips) != head["clips"]:
+        raise ConfigError(f"The index '{path}' names {len(clips)} of {head['clips']} clips.")
+    return clips
 
-    reader: ShardReader
-    seed: int = 0
-    window: int = 4
-    clips_per_epoch: int | None = None
 
-    @property
-    def count(self) -> int:
-        """Number of clips."""
-        return len(self.reader)
+def _clip(line: dict[str, Any], folder: str, rate: int) -> Clip:
+    archive = (
+        join_uri(folder, line["shard"])
+        if is_remote(folder)
+        else str(Path(folder).expanduser() / line["shard"])
+    )
+    return Clip(
+        Path(archive, line["name"]),
+        end_s=line["frames"] / rate,
+        labels=tuple(line["labels"]),
+        split=line["split"],
+        fold=line["fold"],
+        group=line["group"],
+        id=line["id"],
+        extra=line["extra"],
+        piece=Piece(archive, line["offset"], line["size"], rate, line["frames"]),
+    )
 
-    def __call__(self, epoch: int) -> Indices:
-        """Numbers of the clips, in order."""
-        rng = np.random.default_rng((self.seed, epoch, 2))
-        shards: dict[str, list[int]] = {}
-        for index, entry in enumerate(self.reader.entries):
-            shards.setdefault(entry.shard, []).append(index)
-        names = rng.permutation(sorted(shards))
-        groups = [names[i : i + self.window] for i in range(0, len(names), self.window)]
-        parts = [rng.permutation(np.concatenate([shards[name] for name in group])) for group in groups]
-        return np.concatenate(parts)[: self.clips_per_epoch].astype(np.int64)
+
+def import_shards(root: Path, config: DatasetConfig) -> list[Clip]:
+    """Clips of a split of the shards in `data_root`, for `dataset_name: shards`.
+
+    Raises:
+        ConfigError: There are no shards, or no clips of the split.
+    """
+    clips = read_shards(config.data_root or root)
+    kept = [clip for clip in clips if config.split in (ALL, clip.split)]
+    if not kept:
+        splits = sorted({clip.split for clip in clips if clip.split})
+        raise ConfigError(
+            f"The shards in '{config.data_root}' have no clips of the split '{config.split}'. There are: "
+            f"{', '.join(splits) or 'none'}, and 'all'."
+        )
+    return kept
+
+
+def read_piece(
+    clip: Clip,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    *,
+    sample_rate: int,
+    resampler: str = "soxr_hq",
+) -> npt.NDArray[np.float32]:
+    """(S,) samples of a clip that is a piece of an archive.
+
+    A remote archive is fetched when it is first needed.
+
+    Args:
+        clip: The clip.
+        start_s: Where to start, seconds of the piece.
+        end_s: Where to end; None means the end.
+        sample_rate: Rate wanted, Hz.
+        resampler: See `avex.audio.make_resampler`.
+
+    Raises:
+        AudioError: The archive is missing or damaged.
+    """
+    piece = clip.piece
+    assert piece is not None
+    first, last = (round(s * piece.sample_rate) for s in (start_s, piece.frames if end_s is None else end_s))
+    try:
+        with fetch(piece.archive).open("rb") as file:
+            file.seek(piece.offset)
+            data = io.BytesIO(file.read(piece.size))
+        with soundfile.SoundFile(data) as flac:
+            flac.seek(first)
+            samples = flac.read(max(0, last - first), dtype="float32", always_2d=True)
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise AudioError(f"Clip '{clip.id}' of shard '{piece.archive}' cannot be read: {error}") from error
+    changer = make_resampler(piece.sample_rate, sample_rate, 1, resampler)
+    parts = [changer.push(samples), changer.flush()]
+    return np.concatenate(parts)[:, 0]

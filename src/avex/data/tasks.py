@@ -11,11 +11,12 @@ import numpy as np
 from avex._core.errors import ConfigError, UnknownNameError
 from avex.configs.cards import TaskCard
 from avex.configs.data import DatasetConfig, EvaluationSet
-from avex.data.cards import resolve_set, task_card
+from avex.data.cards import resolve_set, task_card, task_names
 from avex.data.clips import Clip
 from avex.data.encoder import LabelEncoder
 from avex.data.grouping import check_parts, group_numbers, hold_out
-from avex.data.loading import LoadedClips, check_recordings, load_clips
+from avex.data.loading import LoadedClips, load_clips
+from avex.data.recordings import check_recordings
 from avex.data.splits import make_folds
 
 Clips = tuple[Clip, ...]
@@ -128,13 +129,13 @@ def open_task(
         >>> [round.name for round in task.rounds()]  # doctest: +SKIP
         ['fold 1', 'fold 2', 'fold 3', 'fold 4', 'fold 5']
     """
-    evaluation_set, card = _resolve(task)
+    evaluation_set = _resolve(task)
     named = {name: getattr(evaluation_set, name) for name in ("train", "validation", "test", "folds")}
     loaded = {
-        name: _load(part, card, evaluation_set.name, data) for name, part in named.items() if part is not None
+        name: _load(part, evaluation_set.name, data) for name, part in named.items() if part is not None
     }
     parts = {name: part.clips for name, part in loaded.items()}
-    encoder = _encoder(evaluation_set, card, list(loaded.values()))
+    encoder = _encoder(evaluation_set, list(loaded.values()))
     if "folds" in parts:
         parts["folds"] = _with_folds(parts["folds"], encoder, folds, seed)
         check_parts(_by_fold(parts["folds"]))
@@ -149,46 +150,38 @@ def open_task(
         encoder=encoder,
         metrics=tuple(evaluation_set.metrics),
         retrieval_mode=evaluation_set.retrieval_mode,
-        max_seconds=max(limits, default=card.max_seconds if card else None),
-        version=card.version if card else "1",
+        max_seconds=max(limits, default=evaluation_set.max_seconds),
+        version=evaluation_set.version,
         **parts,
     )
 
 
-def _resolve(task: EvaluationSet | TaskCard | str) -> tuple[EvaluationSet, TaskCard | None]:
-    if isinstance(task, TaskCard):
-        return task.evaluation_set(), task
+def _resolve(task: EvaluationSet | TaskCard | str) -> EvaluationSet:
     if isinstance(task, EvaluationSet):
-        try:
-            return resolve_set(task), task_card(task.name)
-        except UnknownNameError:
-            if task.is_reference:
-                raise
-            return task, None
-    card = task_card(task)
-    return card.evaluation_set(), card
+        return resolve_set(task)
+    return (task if isinstance(task, TaskCard) else task_card(task)).evaluation_set()
 
 
-def _load(
-    config: DatasetConfig, card: TaskCard | None, name: str, data: str | os.PathLike[str] | None
-) -> LoadedClips:
+def _load(config: DatasetConfig, name: str, data: str | os.PathLike[str] | None) -> LoadedClips:
     try:
         return load_clips(config, data)
     except (ConfigError, UnknownNameError) as error:
-        if card is None or config.data_root is not None:
+        card = task_card(name) if name in task_names() else None
+        names = {part.dataset_name for part in card.parts().values()} if card else set()
+        if card is None or config.data_root is not None or config.dataset_name not in names:
             raise
         raise ConfigError(f"Task '{name}': {error}\nTo obtain the data: {card.obtain.strip()}") from error
 
 
-def _encoder(evaluation_set: EvaluationSet, card: TaskCard | None, parts: list[LoadedClips]) -> LabelEncoder:
+def _encoder(evaluation_set: EvaluationSet, parts: list[LoadedClips]) -> LabelEncoder:
     maps = [part.label_map for part in parts if part.label_map is not None]
     if any(other != maps[0] for other in maps):
         raise ConfigError(
             f"The parts of '{evaluation_set.name}' have different label maps. Give all of them the same one."
         )
     label_map = maps[0] if maps else None
-    if label_map is None and card is not None and card.classes is not None:
-        label_map = {name: index for index, name in enumerate(card.classes)}
+    if label_map is None and evaluation_set.classes is not None:
+        label_map = {name: index for index, name in enumerate(evaluation_set.classes)}
     multi_label = True if evaluation_set.is_multi_label else None
     return LabelEncoder.fit(*(part.clips for part in parts), multi_label=multi_label, label_map=label_map)
 

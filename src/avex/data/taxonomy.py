@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from avex._core.errors import ConfigError, UnknownNameError, did_you_mean
-from avex.data.labels import cell_text
+from avex.data.columns import cell_text
 from avex.data.rows import read_rows
 
 # Spellings of the published tables of different years, in lower case without separators.

@@ -52,8 +52,8 @@ def window_labels(
 ) -> tuple[str, ...]:
     """Labels of a window: of the events that overlap it by more than a share of the shorter of the two.
 
-    An event that covers the window always counts. This is the rule of BEANS (Hagiwara et al. 2022), where the
-    share is 0.2.
+    An event that covers the window always counts, and so does a point in time inside it. For events that last
+    this is the rule of BEANS (Hagiwara et al. 2022), where the share is 0.2.
 
     Args:
         events: Events of the recording.
@@ -66,13 +66,16 @@ def window_labels(
         >>> window_labels(events, 0.0, 2.0)
         ('robin',)
     """
-    found = []
-    for event in events:
-        overlap = min(end_s, event.end_s) - max(start_s, event.start_s)
-        shorter = min(end_s - start_s, event.end_s - event.start_s)
-        if shorter > 0 and overlap > min_overlap * shorter:
-            found.append(event.label)
+    found = [event.label for event in events if _counts(event, start_s, end_s, min_overlap)]
     return tuple(dict.fromkeys(found))
+
+
+def _counts(event: Event, start_s: float, end_s: float, min_overlap: float) -> bool:
+    shorter = min(end_s - start_s, event.end_s - event.start_s)
+    if shorter <= 0:
+        return start_s <= event.start_s < end_s
+    # A quotient, as in the code of BEANS: at exactly the share the two round alike.
+    return (min(end_s, event.end_s) - max(start_s, event.start_s)) / shorter > min_overlap
 
 
 def window_starts(duration_s: float, window_s: float, hop_s: float) -> list[float]:
@@ -139,11 +142,24 @@ def windows_from_events(
         _check(name, found, duration)
         path = Path(name) if root is None else root / name
         columns = dict((extra or {}).get(name, {}))
-        own = {key: str(columns.pop(key)) for key in ("split", "fold", "group") if columns.get(key)}
-        for start in window_starts(duration, window_s, hop):
-            labels = window_labels(found, start, start + window_s, min_overlap)
+        own: dict[str, Any] = {
+            key: str(columns.pop(key)) for key in ("split", "fold", "group") if columns.get(key)
+        }
+        starts = window_starts(duration, window_s, hop)
+        for start, near in zip(starts, _near(found, len(starts), window_s, hop), strict=True):
+            labels = window_labels(near, start, start + window_s, min_overlap)
             clips.append(Clip(path, start, start + window_s, labels, extra=columns, **own))
     return clips
+
+
+def _near(events: Sequence[Event], count: int, window_s: float, hop_s: float) -> list[list[Event]]:
+    """For each window the events that may touch it, in order; a day has too many to ask every window for each."""
+    near: list[list[Event]] = [[] for _ in range(count)]
+    for event in events:
+        first = max(0, math.floor((event.start_s - window_s) / hop_s))
+        for window in near[first : math.floor(event.end_s / hop_s) + 2]:
+            window.append(event)
+    return near
 
 
 def _check(name: str, events: Sequence[Event], duration: float) -> None:

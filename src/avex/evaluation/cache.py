@@ -55,6 +55,7 @@ class EmbeddingCache:
 
     Args:
         folder: Where they are; created when something is written.
+        mapped: Read sequences through memory maps, instead of all into memory.
 
     Example:
         >>> cache = EmbeddingCache("results/embeddings")                                  # doctest: +SKIP
@@ -63,21 +64,26 @@ class EmbeddingCache:
         (440, (440, 1024))
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, mapped: bool = False) -> None:
         self.folder = Path(folder)
+        self._mapped = mapped
 
     def entry(self, plan: EncodingPlan, task: Task) -> CacheEntry:
         """The entry of a model's settings and a task's audio, whether there is anything in it or not."""
         key = {"schema": SCHEMA, **asdict(plan), "audio": task.audio_digest(), "clips": len(task.clips)}
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        return CacheEntry(self.folder / f"{_slug(plan.card)}-{digest[:24]}", key, task)
+        return CacheEntry(self.folder / f"{_slug(plan.card)}-{digest[:24]}", plan, key, task, self._mapped)
 
 
 class CacheEntry:
     """Embeddings of the clips of one task by one model."""
 
-    def __init__(self, folder: Path, key: dict[str, Any], task: Task) -> None:
+    def __init__(
+        self, folder: Path, plan: EncodingPlan, key: dict[str, Any], task: Task, mapped: bool = False
+    ) -> None:
         self.folder = folder
+        self.plan = plan
+        self._mapped = mapped
         self._key = key
         self._task = task
 
@@ -156,13 +162,13 @@ class CacheEntry:
         """
         found: list[Floats] = []
         for number in range(self._parts()):
-            part = self._read(layer, number)
+            part = self._read(layer, number, mapped=self._mapped)
             found += np.split(part["values"], np.cumsum(part["lengths"])[:-1])
         return found
 
-    def nbytes(self, layer: str) -> int:
-        """Size of a layer on disk."""
-        return sum(self._part(layer, number).stat().st_size for number in range(self._parts()))
+    def nbytes(self, layer: str, clips: int) -> int:
+        """Size of a layer of the first clips on disk."""
+        return sum(self._part(layer, number).stat().st_size for number in range(-(-clips // PART_CLIPS)))
 
     def _parts(self) -> int:
         return -(-len(self._task.clips) // PART_CLIPS)
@@ -170,14 +176,35 @@ class CacheEntry:
     def _part(self, layer: str, number: int) -> Path:
         return self.folder / _slug(layer, hashed=True) / f"part-{number:05d}.safetensors"
 
-    def _read(self, layer: str, number: int) -> dict[str, npt.NDArray[Any]]:
+    def _read(self, layer: str, number: int, *, mapped: bool = False) -> dict[str, npt.NDArray[Any]]:
         path = self._part(layer, number)
         if not path.is_file():
             raise StoreError(
                 f"Embeddings of layer '{layer}' are missing: no file '{path}'. Call ensure() first."
             )
+        if mapped:
+            return _read_mapped(path)
         with safe_open(path, "np") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _read_mapped(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read-only arrays of a safetensors file of float32 and int64, without reading it: pages come when used.
+
+    The format: the length of a JSON header in 8 bytes, little endian; the header, with the type, shape and place
+    of each array; then the arrays.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    types = {"F32": np.float32, "I64": np.int64}
+    return {
+        name: np.memmap(
+            path, types[of["dtype"]], "r", offset=8 + size + of["data_offsets"][0], shape=tuple(of["shape"])
+        )
+        for name, of in header.items()
+        if name != "__metadata__"
+    }
 
 
 def _pack(rows: Sequence[Floats], layer: str) -> bytes:

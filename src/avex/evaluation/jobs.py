@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from avex._core.errors import AvexError, ConfigError
 from avex.configs import ProbeConfig
@@ -13,6 +13,7 @@ from avex.configs.evaluation import EvaluateConfig, ExperimentConfig
 from avex.data.cards import find_benchmark
 from avex.data.tasks import open_task
 from avex.evaluation.cache import SCHEMA as CACHE_SCHEMA
+from avex.evaluation.encoder import Pooling
 from avex.evaluation.models import ModelSource
 from avex.evaluation.modes import not_applicable
 from avex.evaluation.results import SCHEMA, identity, result_path
@@ -25,8 +26,8 @@ Status = Literal["run", "done", "skip", "blocked"]
 _SETTINGS: Mapping[str, tuple[str, ...]] = {
     "probe": ("training_params", "bootstrap_samples"),
     "finetune": ("training_params", "bootstrap_samples"),
-    "retrieval": ("retrieval_k", "bootstrap_samples"),
-    "clustering": ("bootstrap_samples",),
+    "retrieval": ("retrieval_k", "retrieval_max_queries", "bootstrap_samples"),
+    "clustering": ("clustering_scaling", "bootstrap_samples"),
     "fewshot": ("few_shot",),
     "knn": ("knn_neighbors", "bootstrap_samples"),
 }
@@ -49,6 +50,7 @@ class Job:
         reason: Why it is not run.
         settings: All that determines the result.
         path: Where the result is, or will be; None if it is blocked.
+        pooling: How embeddings are pooled for this job.
     """
 
     experiment: ExperimentConfig
@@ -61,18 +63,12 @@ class Job:
     reason: str = ""
     settings: Mapping[str, Any] | None = None
     path: Path | None = None
+    pooling: Pooling = "mean"
 
     @property
     def online(self) -> bool:
         """Whether the model itself is needed in training, rather than its embeddings."""
         return self.mode == "finetune" or (self.mode == "probe" and self.probe.get_training_mode())
-
-    @property
-    def pooling(self) -> str:
-        """How embeddings are pooled for this job."""
-        if self.mode == "probe" and self.probe.reads_sequences:
-            return "none"
-        return self.probe.aggregation if self.probe.aggregation in ("max", "cls_token") else "mean"
 
 
 def plan_jobs(config: EvaluateConfig) -> list[Job]:
@@ -91,6 +87,7 @@ def plan_jobs(config: EvaluateConfig) -> list[Job]:
         for name, task, problem in opened:
             for mode in config.eval_modes:
                 job = Job(experiment, source, _probe(experiment, mode), name, task, mode, "blocked", problem)
+                job = replace(job, pooling=_pooling(job, config.offline_embeddings.probe_storage_aggregation))
                 jobs.append(job if task is None else _settled(job, task, config, described))
     _check_overwrite(config, jobs)
     return jobs
@@ -114,6 +111,27 @@ def _probe(experiment: ExperimentConfig, mode: str) -> ProbeConfig:
     return probe
 
 
+def _pooling(job: Job, stored: Pooling) -> Pooling:
+    """How embeddings of a job are pooled: as its probe reads them, and as the evaluation stores them."""
+    if job.mode == "probe" and job.probe.reads_sequences:
+        if stored != "none" and not job.online:
+            raise ConfigError(
+                f"Experiment '{job.experiment.run_name}': a '{job.probe.probe_type}' probe reads sequences, "
+                f"but offline_embeddings.probe_storage_aggregation is '{stored}'. Set it to 'none', or use "
+                "a probe that reads vectors."
+            )
+        return "none"
+    own = cast(Pooling, job.probe.aggregation) if job.probe.aggregation in ("max", "cls_token") else "mean"
+    if job.online or stored in ("none", own):
+        return own
+    if "aggregation" in job.probe.model_fields_set:
+        raise ConfigError(
+            f"Experiment '{job.experiment.run_name}': its probe has aggregation '{job.probe.aggregation}', but "
+            f"offline_embeddings.probe_storage_aggregation is '{stored}'. Give one of them only."
+        )
+    return stored
+
+
 def _settled(job: Job, task: Task, config: EvaluateConfig, model: Mapping[str, Any]) -> Job:
     reason = not_applicable(job.mode, task)
     if reason is not None:
@@ -125,6 +143,7 @@ def _settled(job: Job, task: Task, config: EvaluateConfig, model: Mapping[str, A
         "schema": [SCHEMA, CACHE_SCHEMA],
         "model": model,
         "probe": job.probe.model_dump(mode="json"),
+        "pooling": job.pooling,
         "task": [task.name, task.version, task.digest(), task.metrics, task.retrieval_mode],
         "max_seconds": task.max_seconds,
         "mode": job.mode,

@@ -190,6 +190,10 @@ def _task_figures(results: Sequence[Result]) -> str:
                 _image(image, f"{result.experiment}, {_MODES[result.mode].lower()}: which class for which")
             )
     shown = f'<div class="grid">{"".join(drawn)}</div>' if drawn else ""
+    if any(len(r.details.get("confusion", {}).get("classes", ())) > _MOST_CLASSES for r in results):
+        shown += (
+            f"<p>More than {_MOST_CLASSES} classes: confusion matrices are in the files of results only.</p>"
+        )
     if not single:
         return shown
     images = f'<div class="grid">{"".join(single)}</div>'

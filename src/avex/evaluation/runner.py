@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from avex._core.errors import ConfigError
 from avex.configs.evaluation import EvaluateConfig
 from avex.data.cards import find_benchmark
 from avex.evaluation.cache import CacheEntry, EmbeddingCache
-from avex.evaluation.encoder import ClipEncoder, Pooling
+from avex.evaluation.encoder import ClipEncoder
 from avex.evaluation.jobs import Job, plan_jobs
 from avex.evaluation.modes import Context, Outcome, run_mode
 from avex.evaluation.results import Result, environment, json_scores, read_result, write_result
@@ -101,7 +101,9 @@ class _Runner:
         self._report = report
         self._tell = tell
         self._benchmark = find_benchmark(config.dataset_config).benchmark_name
-        self._cache = EmbeddingCache(Path(config.save_dir) / EMBEDDINGS)
+        self._cache = EmbeddingCache(
+            Path(config.save_dir) / EMBEDDINGS, mapped=config.offline_embeddings.use_streaming_embeddings
+        )
         self._loaded: tuple[Any, ModelBase] | None = None
         self._written: set[tuple[Path, str]] = set()
 
@@ -114,9 +116,7 @@ class _Runner:
         self._tell(f"{job.experiment.run_name} · {task.name} · {job.mode}")
         seconds: dict[str, float] = {}
         model = self._model(job, seconds)
-        encoder = ClipEncoder(
-            model, job.source.card.name, job.source.card.resampler, cast(Pooling, job.pooling)
-        )
+        encoder = ClipEncoder(model, job.source.card.name, job.source.card.resampler, job.pooling)
         layers = encoder.layer_names(job.probe.target_layers)
         online = job.online
         if job.pooling == "none" and len(layers) > 1 and not online:
@@ -160,25 +160,29 @@ class _Runner:
         started = time.perf_counter()
         anew = self._config.offline_embeddings.overwrite_embeddings
         fresh = [layer for layer in layers if (entry.folder, layer) not in self._written]
-        use = entry.ensure(
-            encoder,
-            fresh,
-            overwrite=anew,
-            on_progress=lambda done, all_: self._tell(f"{task.name}: {done} of {all_} clips embedded"),
-        )
+        read = encoder.layer_names(job.probe.target_layers)
+
+        def tell(done: int, total: int) -> None:
+            self._tell(f"{task.name}: {done} of {total} clips have embeddings")
+            self._check_memory(entry, read, done, total)
+
+        use = entry.ensure(encoder, fresh, overwrite=anew, on_progress=tell)
         self._written.update((entry.folder, layer) for layer in fresh)
         self._report.computed += use.computed
-        self._check_memory(entry, encoder.layer_names(job.probe.target_layers))
         seconds["embed"] = time.perf_counter() - started
         return entry
 
-    def _check_memory(self, entry: CacheEntry, layers: list[str]) -> None:
-        size = sum(entry.nbytes(layer) for layer in layers) / 1e9
-        limit = self._config.offline_embeddings.memory_limit_gb
-        if size > limit:
+    def _check_memory(self, entry: CacheEntry, layers: list[str], done: int, total: int) -> None:
+        """Refuse as soon as the first clips tell that all of them will be too much."""
+        offline = self._config.offline_embeddings
+        if offline.use_streaming_embeddings and entry.plan.pooling == "none":
+            return
+        size = sum(entry.nbytes(layer, done) for layer in layers) * total / done / 1e9
+        if size > offline.memory_limit_gb:
             raise ConfigError(
                 f"The embeddings of {len(layers)} layers take {size:.1f} GB, more than "
-                f"offline_embeddings.memory_limit_gb ({limit:g}). Read fewer layers, or raise the limit."
+                f"offline_embeddings.memory_limit_gb ({offline.memory_limit_gb:g}). Read fewer layers, raise the "
+                "limit, or set use_streaming_embeddings: true for probes that read sequences."
             )
 
     def _wanted(self, job: Job, encoder: ClipEncoder) -> list[str]:

@@ -116,13 +116,27 @@ def autocast_disabled(device: torch.device) -> contextlib.AbstractContextManager
     return contextlib.nullcontext()
 
 
+def check_tensor(waveform: object) -> None:
+    """Check that waveforms are a tensor.
+
+    Raises:
+        TypeError: They are something else.
+    """
+    if not isinstance(waveform, Tensor):
+        raise TypeError(
+            f"Waveforms are a torch tensor of shape (batch, samples); this is a {type(waveform).__name__}. "
+            "Convert it first, an array with torch.from_numpy(array)."
+        )
+
+
 def check_waveform(waveform: Tensor, min_samples: int = 1) -> None:
     """Check shape, type and length of a batch of waveforms.
 
     Raises:
         ValueError: Not (B, S), or S < `min_samples`.
-        TypeError: Not floating point.
+        TypeError: No tensor, or not floating point.
     """
+    check_tensor(waveform)
     if waveform.ndim != 2:
         raise ValueError(
             f"A front end takes waveforms of shape (batch, samples); this one is {tuple(waveform.shape)}. "

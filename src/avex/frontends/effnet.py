@@ -1,4 +1,4 @@
-"""Front end of EfficientNet, which sees a spectrogram as a picture."""
+"""Front end of networks that see a spectrogram as a picture: EfficientNet's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ class EfficientNetFrontEnd(FrontEnd):
     """
 
     def __init__(self, audio_config: AudioConfig) -> None:
-        spectrogram = picture(audio_config)
+        if audio_config.representation == "raw":
+            raise ConfigError(
+                "An image network needs a picture, but the audio config says representation='raw'. "
+                "Set it to 'mel_spectrogram' or 'spectrogram'."
+            )
+        spectrogram = SpectrogramFrontEnd(audio_config)
         super().__init__(
             sample_rate=spectrogram.sample_rate,
             hop_length=spectrogram.hop_length,
@@ -41,25 +46,10 @@ class EfficientNetFrontEnd(FrontEnd):
         return self.spectrogram.num_frames(num_samples)
 
     def compute(self, waveform: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """(B, 3, F, T) and a mask (B, T)."""
+        """(B, 3, F, T), whose channels share memory (copy before writing into them), and a mask (B, T)."""
         image, mask = self.spectrogram.compute(waveform, padding_mask)
-        return as_rgb(image), mask
+        return self.scale(image).unsqueeze(1).expand(-1, 3, -1, -1), mask
 
-
-def picture(audio_config: AudioConfig) -> SpectrogramFrontEnd:
-    """Front end of the spectrogram that an image network looks at.
-
-    Raises:
-        ConfigError: `representation` is `raw`.
-    """
-    if audio_config.representation == "raw":
-        raise ConfigError(
-            "An image network needs a picture, but the audio config says representation='raw'. "
-            "Set it to 'mel_spectrogram' or 'spectrogram'."
-        )
-    return SpectrogramFrontEnd(audio_config)
-
-
-def as_rgb(image: Tensor) -> Tensor:
-    """(B, F, T) as (B, 3, F, T); the channels share memory, so copy before writing into them."""
-    return image.unsqueeze(1).expand(-1, 3, -1, -1)
+    def scale(self, image: Tensor) -> Tensor:
+        """The picture (B, F, T) as the network was trained on it: as it is."""
+        return image

@@ -1,10 +1,15 @@
-"""Clustering: do the groups that k-means finds agree with the labels? scikit-learn computes them."""
+"""Clustering: do the groups that k-means finds agree with the labels? scikit-learn computes them.
+
+k-means compares lengths as well as directions, and the length of an embedding often tells loudness or noise rather
+than what is heard. So embeddings are brought to unit length first, as for retrieval and nearest neighbours;
+`scaling` says otherwise.
+"""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +17,7 @@ import numpy.typing as npt
 from avex._core.errors import ConfigError
 from avex._core.optional import require
 
+Scaling = Literal["unit", "standard", "none"]
 MAX_SILHOUETTE = 5000
 STARTS, ITERATIONS = 10, 300
 
@@ -37,6 +43,7 @@ def clustering_scores(
     *,
     seed: int = 0,
     best_k: bool = True,
+    scaling: Scaling = "unit",
 ) -> ClusteringScores:
     """Cluster embeddings by k-means and compare with labels.
 
@@ -49,13 +56,16 @@ def clustering_scores(
         labels: (N,) class indices.
         seed: Of the starts of k-means (10 starts, at most 300 iterations each).
         best_k: Also search the number of clusters.
+        scaling: `unit` brings each embedding to length 1, `standard` each dimension to mean 0 and variance 1;
+            `none` takes embeddings as they are, as earlier versions did.
 
     Raises:
-        ConfigError: Shapes do not fit, fewer than two classes, or no more examples than classes.
+        ConfigError: Shapes do not fit, fewer than two classes, no more examples than classes, or an unknown
+            scaling.
         MissingExtraError: scikit-learn is not installed.
 
     Example:
-        >>> x = np.repeat([[0.0, 0], [9, 9]], 5, axis=0) + np.arange(10)[:, None] / 100
+        >>> x = np.repeat([[0.0, 9], [9, 0]], 5, axis=0) + np.arange(10)[:, None] / 100
         >>> clustering_scores(x, [0] * 5 + [1] * 5).values["clustering_ari"]
         1.0
     """
@@ -68,10 +78,21 @@ def clustering_scores(
             f"{len(x)} examples of {classes} classes cannot be clustered. Expected at least two classes and more "
             "examples than classes."
         )
+    x = _scaled(x, scaling)
     values, assigned = _at(x, y, classes, seed)
     if best_k:
         values |= _search(x, y, classes, seed, (values, assigned))
     return ClusteringScores(values, assigned)
+
+
+def _scaled(x: npt.NDArray[np.float32], scaling: str) -> npt.NDArray[np.float32]:
+    if scaling == "none":
+        return x
+    if scaling == "unit":
+        return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    if scaling == "standard":
+        return (x - x.mean(0)) / np.maximum(x.std(0), 1e-12)
+    raise ConfigError(f"scaling is '{scaling}'. Choose 'unit', 'standard' or 'none'.")
 
 
 def _search(

@@ -5,14 +5,15 @@ or shares one with it. Similarities are compared on a grid of 2^-20 (about 1e-6)
 knows of them: what differs by less is a tie. Ties count half in the area under the ROC curve, and stand in the
 order of the database in the ranking.
 
-The similarities are computed for a block of queries at a time, so that memory grows with the database and not
-with its square.
+The similarities are computed for a block of queries at a time, by all processors, and then ranked, one query per
+thread: memory grows with the database and not with its square, and the time is little more than that of the
+matrix product.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from avex._core.errors import ConfigError
+from avex.metrics.counting import Ints, KeyHistogram
+from avex.metrics.vectors import check_pair, label_array, unit_vectors
 
 Floats = npt.NDArray[np.floating]
 GRID = 1 << 20
-_SELF = np.iinfo(np.int32).min
-_BLOCK_BYTES = 192 << 20
-# float32 similarity, key, sorted key, relevance
-_BYTES_PER_CELL = 13
+# float32 similarities of a block of queries
+_BLOCK_BYTES = 128 << 20
 # Steps of the grid that a similarity in single precision may be off.
 _SLACK = 4
 _PIECE = 4096
@@ -99,37 +100,79 @@ def retrieval_scores(
     order = np.arange(len(search.queries))
     if max_queries is not None and max_queries < len(order):
         order = np.sort(np.random.default_rng(seed).permutation(order)[:max_queries])
+    found = _Found.empty(len(order), min(search.ks[-1], search.items))
     workers = threads or _processors()
-    rows: list[tuple[float, ...]] = []
+    similar = np.empty((min(_rows_of(len(search.database)), len(order)), len(search.database)), np.float32)
     with ThreadPoolExecutor(workers) as pool:
-        for block in _blocks(order, len(search.database)):
-            similar = search.queries[block] @ search.database.T
+        for start in range(0, len(order), len(similar)):
+            block = order[start : start + len(similar)]
+            product = np.matmul(search.queries[block], search.database.T, out=similar[: len(block)])
             # Larger shares would leave one thread waiting for the other, smaller ones cost more than they do.
-            shares = np.array_split(np.arange(len(block)), 4 * workers)
-            jobs = [pool.submit(search.score, similar[share], block[share]) for share in shares if len(share)]
-            rows += [row for job in jobs for row in job.result()]
-    names = search.names()
-    table = np.array(rows, np.float64).reshape(len(order), len(names))
-    known = np.isfinite(table[:, 1])
-    values = {name: table[known, i] for i, name in enumerate(names)}
+            shares = [s for s in np.array_split(np.arange(len(block)), 4 * workers) if len(s)]
+            jobs = [pool.submit(_rank, search, product, block, share, found, start) for share in shares]
+            for job in jobs:
+                job.result()
+    known = found.relevant > 0
+    values = found.metrics(search.ks, known)
     return RetrievalScores(order[known], values, int((~known).sum()))
 
 
 @dataclass(frozen=True, eq=False)
+class _Found:
+    """What is kept of each query: numbers of relevant items, and which of the nearest are relevant."""
+
+    relevant: Ints
+    roc_auc: npt.NDArray[np.float64]
+    average_precision: npt.NDArray[np.float64]
+    hits: npt.NDArray[np.bool_]
+
+    @classmethod
+    def empty(cls, queries: int, longest: int) -> _Found:
+        zeros = np.zeros(queries)
+        return cls(np.zeros(queries, np.intp), zeros, zeros.copy(), np.zeros((queries, longest), bool))
+
+    def metrics(self, ks: Sequence[int], known: npt.NDArray[np.bool_]) -> dict[str, Floats]:
+        """Metrics by name, of the queries that have something to find."""
+        hits, relevant = self.hits[known], self.relevant[known]
+        values: dict[str, Floats] = {
+            "roc_auc": self.roc_auc[known],
+            "map": self.average_precision[known],
+            "precision_at_1": hits[:, 0].astype(np.float64) if hits.size else np.zeros(len(hits)),
+        }
+        for k in ks:
+            names = (f"precision_at_{k}", f"map_at_{k}", f"ndcg_at_{k}")
+            values.update(zip(names, _list_metrics(hits[:, :k], relevant, k), strict=True))
+        return values
+
+
+def _list_metrics(hits: npt.NDArray[np.bool_], relevant: Ints, k: int) -> tuple[Floats, Floats, Floats]:
+    """Precision, average precision and nDCG of lists (Q, at most k), of `relevant` (Q,) items in all."""
+    ranks = np.arange(1, hits.shape[1] + 1)
+    best = np.minimum(relevant, k)
+    average = (np.cumsum(hits, axis=1) / ranks * hits).sum(1) / best
+    ideal = np.cumsum(1 / np.log2(np.arange(1, k + 1) + 1))
+    return hits.mean(1), average, hits @ (1 / np.log2(ranks + 1)) / ideal[best - 1]
+
+
+@dataclass(frozen=True, eq=False)
 class _Search:
-    """Unit vectors of queries and database with what is relevant to what."""
+    """Unit vectors of queries and database, and which items are relevant to a query (ascending)."""
 
     queries: npt.NDArray[np.float32]
-    query_labels: npt.NDArray[Any]
     database: npt.NDArray[np.float32]
-    labels: npt.NDArray[Any]
+    relevant: Callable[[int], Ints]
     same: bool
     ks: tuple[int, ...]
 
+    @property
+    def items(self) -> int:
+        """Items that a query searches: not itself."""
+        return len(self.database) - self.same
+
     @classmethod
     def of(cls, x: Any, y: Any, database: Any, database_labels: Any, ks: Sequence[int]) -> _Search:
-        queries, query_labels = _unit(x, "embeddings"), _labels(y, "labels")
-        _check_pair(queries, query_labels, "embeddings")
+        queries, query_labels = unit_vectors(x, "embeddings"), label_array(y, "labels")
+        check_pair(queries, query_labels, "embeddings")
         if (database is None) != (database_labels is None):
             raise ConfigError("A database needs labels, and labels a database. Give both or neither.")
         cuts = tuple(sorted(set(ks)))
@@ -138,87 +181,85 @@ class _Search:
                 f"The cut-offs are {list(ks)}. Expected whole numbers of at least 1, such as 10."
             )
         if database is None:
-            return cls(queries, query_labels, queries, query_labels, True, cuts)
-        items, item_labels = _unit(database, "database"), _labels(database_labels, "database_labels")
-        _check_pair(items, item_labels, "database")
+            return cls(queries, queries, _relevance(query_labels, query_labels), True, cuts)
+        items, item_labels = (
+            unit_vectors(database, "database"),
+            label_array(database_labels, "database_labels"),
+        )
+        check_pair(items, item_labels, "database")
         if items.shape[1] != queries.shape[1] or item_labels.shape[1:] != query_labels.shape[1:]:
             raise ConfigError(
                 f"Queries {queries.shape} with labels {query_labels.shape} and database {items.shape} with labels "
                 f"{item_labels.shape} do not fit. Expected the same size of embeddings and the same kind of labels."
             )
-        return cls(queries, query_labels, items, item_labels, False, cuts)
-
-    def names(self) -> list[str]:
-        """Names of the metrics, in the order of the rows of `score`."""
-        lists = [f"{metric}_at_{k}" for k in self.ks for metric in ("precision", "map", "ndcg")]
-        return ["roc_auc", "map", "precision_at_1", *lists]
-
-    def score(
-        self, similar: npt.NDArray[np.float32], block: npt.NDArray[np.int64]
-    ) -> list[tuple[float, ...]]:
-        """Metrics of some queries, in the order of `names`; NaN where nothing is to be found."""
-        keys = np.rint(similar * np.float32(GRID)).astype(np.int32)
-        if self.same:
-            keys[np.arange(len(block)), block] = _SELF
-        ranked = np.sort(keys, axis=1)
-        relevant = self._relevant(block)
-        return [
-            self._score_one(int(query), *row)
-            for query, *row in zip(block, keys, ranked, relevant, strict=True)
-        ]
-
-    def _relevant(self, block: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        own = self.query_labels[block]
-        found = (own @ self.labels.T) > 0 if own.ndim == 2 else own[:, None] == self.labels
-        if self.same:
-            found[np.arange(len(block)), block] = False
-        return found
-
-    def _score_one(
-        self,
-        query: int,
-        keys: npt.NDArray[np.int32],
-        ranked: npt.NDArray[np.int32],
-        relevant: npt.NDArray[np.bool_],
-    ) -> tuple[float, ...]:
-        positive = np.sort(keys[relevant])
-        count = len(positive)
-        if not count:
-            return (np.nan,) * (3 + 3 * len(self.ks))
-        items = len(keys) - self.same
-        below = np.searchsorted(ranked, positive, "left")
-        # Ranks with ties at half; positives among themselves make up count^2 / 2, the query itself is below all.
-        ranks = below + np.searchsorted(ranked, positive, "right")
-        wins = float(ranks.sum()) / 2 - count * count / 2 - count * self.same
-        others = items - count
-        auc = wins / (count * others) if others else np.nan
-        shown = len(keys) - below
-        average = float(((count - np.searchsorted(positive, positive, "left")) / shown).mean())
-        hits = relevant[self._nearest(query, keys, ranked, items)]
-        lists = [value for k in self.ks for value in _list_metrics(hits[:k], count, k)]
-        return auc, average, float(hits[0]), *lists
-
-    def _nearest(
-        self, query: int, keys: npt.NDArray[np.int32], ranked: npt.NDArray[np.int32], items: int
-    ) -> npt.NDArray[np.int64]:
-        """The nearest: candidates by single precision, put in order by double precision."""
-        wanted = min(self.ks[-1], items)
-        floor = max(int(ranked[-wanted]) - _SLACK, _SELF + 1)
-        candidates = np.flatnonzero(keys >= floor)
-        query_exact = self.queries[query].astype(np.float64)
-        # In pieces: where everything is alike, everything is a candidate.
-        pieces = [candidates[i : i + _PIECE] for i in range(0, len(candidates), _PIECE)]
-        exact = np.concatenate([self.database[piece].astype(np.float64) @ query_exact for piece in pieces])
-        return candidates[np.argsort(-np.rint(exact * GRID), kind="stable")[:wanted]]
+        return cls(queries, items, _relevance(query_labels, item_labels), False, cuts)
 
 
-def _list_metrics(hits: npt.NDArray[np.bool_], count: int, k: int) -> tuple[float, float, float]:
-    """Precision, average precision and nDCG of a list, of `count` relevant items in all."""
-    ranks = np.arange(1, len(hits) + 1)
-    gains = 1 / np.log2(ranks + 1)
-    best = min(count, k)
-    average = float((np.cumsum(hits) / ranks)[hits].sum()) / best
-    return float(hits.mean()), average, float(gains[hits].sum() / gains[:best].sum())
+def _relevance(query_labels: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Callable[[int], Ints]:
+    """A function from a query to the items that share a label with it, ascending."""
+    if labels.ndim == 2:
+        members = [np.flatnonzero(column) for column in labels.T]
+
+        def sharing(query: int) -> Ints:
+            marked = np.zeros(len(labels), bool)
+            for number in np.flatnonzero(query_labels[query]):
+                marked[members[number]] = True
+            return np.flatnonzero(marked)
+
+        return sharing
+    classes, numbers = np.unique(labels, return_inverse=True)
+    by_class = np.split(np.argsort(numbers, kind="stable"), np.cumsum(np.bincount(numbers))[:-1])
+    of_class = dict(zip(classes.tolist(), by_class, strict=True))
+    nothing = np.zeros(0, np.intp)
+    return lambda query: of_class.get(query_labels[query].item(), nothing)
+
+
+def _rank(
+    search: _Search, similar: npt.NDArray[np.float32], block: Ints, share: Ints, found: _Found, start: int
+) -> None:
+    """Rank the database for some queries of a block, and keep what was found."""
+    grid = np.empty(similar.shape[1], np.float32)
+    for row in share:
+        query = int(block[row])
+        relevant = search.relevant(query)
+        if search.same:
+            relevant = relevant[relevant != query]
+        if not len(relevant):
+            continue
+        keys = np.rint(np.multiply(similar[row], np.float32(GRID), out=grid), out=grid).astype(np.intp)
+        if search.same:
+            keys[query] = keys.min() - 1  # below everything
+        histogram = KeyHistogram.of(keys)
+        at = start + row
+        found.relevant[at] = len(relevant)
+        found.roc_auc[at], found.average_precision[at] = _whole_ranking(
+            histogram, np.sort(keys[relevant]), search.same
+        )
+        nearest = _nearest(search, query, histogram, found.hits.shape[1])
+        place = np.minimum(np.searchsorted(relevant, nearest), len(relevant) - 1)
+        found.hits[at] = relevant[place] == nearest
+
+
+def _whole_ranking(histogram: KeyHistogram, positive: Ints, same: bool) -> tuple[float, float]:
+    """Area under the ROC curve and average precision, of the keys of the relevant items."""
+    total, count = len(histogram.keys), len(positive)
+    below, up_to = histogram.ranks(positive)
+    # Ranks with ties at half; positives among themselves make up count^2 / 2, the query itself is below all.
+    wins = float((below + up_to).sum()) / 2 - count * count / 2 - count * same
+    others = total - same - count
+    hits = count - np.searchsorted(positive, positive, "left")
+    return (wins / (count * others) if others else np.nan), float((hits / (total - below)).mean())
+
+
+def _nearest(search: _Search, query: int, histogram: KeyHistogram, wanted: int) -> Ints:
+    """The nearest items: candidates by single precision, put in order by double precision."""
+    floor = max(histogram.floor_of(wanted) - _SLACK, histogram.lowest + search.same)
+    candidates = np.flatnonzero(histogram.keys >= floor)
+    exact_query = search.queries[query].astype(np.float64)
+    # In pieces: where everything is alike, everything is a candidate.
+    pieces = [candidates[i : i + _PIECE] for i in range(0, len(candidates), _PIECE)]
+    exact = np.concatenate([search.database[piece].astype(np.float64) @ exact_query for piece in pieces])
+    return candidates[np.argsort(-np.rint(exact * GRID), kind="stable")[:wanted]]
 
 
 def _processors() -> int:
@@ -227,35 +268,9 @@ def _processors() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _blocks(order: npt.NDArray[np.int64], items: int) -> Iterator[npt.NDArray[np.int64]]:
-    size = max(1, _BLOCK_BYTES // (_BYTES_PER_CELL * max(items, 1)))
-    return (order[start : start + size] for start in range(0, len(order), size))
-
-
-def _unit(values: Any, name: str) -> npt.NDArray[np.float32]:
-    array = np.asarray(values, np.float32)
-    if array.ndim != 2 or not array.size:
-        raise ConfigError(f"{name} has shape {array.shape}. Expected (N, D) with at least one row.")
-    if not np.isfinite(array).all():
-        raise ConfigError(f"{name} holds NaN or infinite values. Check the model and its input.")
-    lengths = np.sqrt(np.einsum("ij,ij->i", array, array, dtype=np.float64))
-    return (array / np.maximum(lengths, 1e-12)[:, None]).astype(np.float32)
-
-
-def _labels(values: Any, name: str) -> npt.NDArray[Any]:
-    array = np.asarray(values)
-    if array.ndim == 2:
-        if not np.isin(array, (0, 1)).all():
-            raise ConfigError(f"{name} of shape {array.shape} must be 0 or 1. Expected a column per class.")
-        return array.astype(np.float32)
-    if array.ndim != 1:
-        raise ConfigError(f"{name} has shape {array.shape}. Expected (N,) classes or (N, C) of 0 and 1.")
-    return array
-
-
-def _check_pair(x: npt.NDArray[Any], y: npt.NDArray[Any], name: str) -> None:
-    if len(x) != len(y):
-        raise ConfigError(f"There are {len(y)} labels for {len(x)} {name}. Expected one for each.")
+def _rows_of(items: int) -> int:
+    """Queries per block."""
+    return max(1, _BLOCK_BYTES // (4 * items))
 
 
 def _nan_mean(values: Floats) -> float:

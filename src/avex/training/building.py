@@ -9,6 +9,7 @@ from avex._core.errors import ConfigError
 from avex.configs.training import RunConfig
 from avex.models.base_model import ModelBase
 from avex.models.template.cards import TEMPLATE_MODEL, is_template_name
+from avex.models.utils.factory import build_model_from_spec
 from avex.models.utils.load import load_model
 from avex.models.utils.registry import find_card, get_model_class
 from avex.training.data import TrainingData
@@ -37,14 +38,20 @@ def build_training_model(config: RunConfig, num_classes: int) -> ModelBase:
         )
     card = find_card(spec.name) if get_model_class(spec.name) is None else None
     torch.manual_seed(config.seed)
-    supervised = config.label_type == "supervised"
-    model = load_model(
-        card or spec,
-        device="cpu",
-        num_classes=num_classes if supervised else None,
-        checkpoint_path=config.checkpoint_path,
-        return_features_only=config.label_type == "self_supervised",
+    has_weights = config.checkpoint_path is not None or (
+        card is not None and card.checkpoint_path is not None
     )
+    if config.label_type == "text" and not has_weights:
+        # Without weights to say that there is a text tower, load_model gives the audio tower alone.
+        model = build_model_from_spec(card.model_spec if card else spec, "cpu")
+    else:
+        model = load_model(
+            card or spec,
+            device="cpu",
+            num_classes=num_classes if config.label_type == "supervised" else None,
+            checkpoint_path=config.checkpoint_path,
+            return_features_only=config.label_type == "self_supervised",
+        )
     if not isinstance(model, ModelBase):
         raise ConfigError(
             f"Model '{spec.name}' is a {type(model).__name__}; what is trained must derive from ModelBase."
@@ -84,7 +91,27 @@ def build_run_objective(config: RunConfig, data: TrainingData, model: ModelBase)
         weights = class_weights(config, data)
         if weights is not None:
             settings["class_weights"] = weights
+    if isinstance(settings.get("teacher"), str):
+        settings["teacher"] = load_teacher(settings["teacher"])
     return build_objective(name, model, settings)
+
+
+def load_teacher(name: str) -> ModelBase:
+    """Load a frozen encoder that another one learns from, without its classifier.
+
+    Args:
+        name: Name, alias or card, such as `runs/first/model.yml`.
+
+    Raises:
+        UnknownModelError: No such model.
+        ConfigError: Not a network.
+    """
+    teacher = load_model(name, return_features_only=True, device="cpu")
+    if not isinstance(teacher, ModelBase):
+        raise ConfigError(
+            f"The teacher '{name}' is a {type(teacher).__name__}; it must derive from ModelBase."
+        )
+    return teacher.requires_grad_(False).eval()
 
 
 def class_weights(config: RunConfig, data: TrainingData) -> Tensor | None:

@@ -53,7 +53,8 @@ class Checkpointer(pl.Callback):
     """Stores the state of a training.
 
     `checkpoints/step-000001200.ckpt` after epochs and, if wanted, after numbers of steps, of which the newest few
-    are kept; and `checkpoints/best.ckpt` after the epoch with the best value of the monitored metric.
+    are kept; and `checkpoints/best.ckpt` after the epoch with the best value of the monitored metric. There is no
+    best one where losses cannot be compared (`Objective.comparable`) and no metric is chosen.
 
     Args:
         folder: Folder of the run.
@@ -88,7 +89,9 @@ class Checkpointer(pl.Callback):
         latest = getattr(module, "latest", {})
         self._check_monitor(trainer, latest)
         value = latest.get(self.monitor)
-        if value is not None and self._is_better(value):
+        objective: Any = getattr(module, "objective", None)
+        comparable = self.options.monitor is not None or getattr(objective, "comparable", True)
+        if comparable and value is not None and self._is_better(value):
             self.best, self.best_step = value, trainer.global_step
             trainer.save_checkpoint(self.folder / BEST)
         last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step >= _limit(trainer)

@@ -10,6 +10,7 @@ from avex._core.errors import ConfigError
 from avex.configs.data import DatasetConfig
 from avex.configs.training import RunConfig
 from avex.data.clips import Clip
+from avex.data.concatenation import concatenate
 from avex.data.encoder import LabelEncoder
 from avex.data.loading import LoadedClips, load_clips
 from avex.data.transforms import apply_transforms
@@ -61,11 +62,15 @@ def load_training_data(config: RunConfig) -> TrainingData:
     data = config.dataset_config
     if not data.train_datasets:
         raise ConfigError("There is nothing to train on: dataset_config.train_datasets is empty.")
-    parts = [
-        [load_clips(dataset) for dataset in datasets or ()]
-        for datasets in (data.train_datasets, data.val_datasets, data.test_datasets)
-    ]
-    train, validation, test = (_joined(part, config) for part in parts)
+    for part in ("train", "val", "test"):
+        if not getattr(data, f"concatenate_{part}") and len(getattr(data, f"{part}_datasets") or ()) > 1:
+            raise ConfigError(
+                f"A training takes one list of clips, but there are several {part}_datasets and "
+                f"concatenate_{part} is false. Set it to true, or name one dataset."
+            )
+    named = [data.train_datasets or [], data.val_datasets or [], data.test_datasets or []]
+    parts = [[load_clips(dataset) for dataset in datasets] for datasets in named]
+    train, validation, test = (_joined(*pair, config) for pair in zip(named, parts, strict=True))
     for name, clips, datasets in (
         ("train", train, data.train_datasets),
         ("val", validation, data.val_datasets),
@@ -78,8 +83,17 @@ def load_training_data(config: RunConfig) -> TrainingData:
     return TrainingData(train, validation, test, encoder)
 
 
-def _joined(parts: Sequence[LoadedClips], config: RunConfig) -> tuple[Clip, ...]:
-    clips = [_cut(clip, part.max_seconds) for part in parts for clip in part.clips]
+def _joined(
+    datasets: Sequence[DatasetConfig], parts: Sequence[LoadedClips], config: RunConfig
+) -> tuple[Clip, ...]:
+    """Clips of some datasets as one list, each with an id of its own."""
+    named: dict[str, list[Clip]] = {}
+    for dataset, part in zip(datasets, parts, strict=True):
+        name = dataset.dataset_name
+        if name in named:
+            name = f"{name}-{len(named) + 1}"
+        named[name] = [_cut(clip, part.max_seconds) for clip in part.clips]
+    clips = concatenate(named, config.dataset_config.concatenate_method)
     return tuple(apply_transforms(clips, config.dataset_config.transformations).clips)
 
 

@@ -16,7 +16,7 @@ from avex.configs.training import RunConfig
 from avex.data.augmentation import NoisePool
 from avex.data.clips import Clip
 from avex.data.dataset import ClipDataset
-from avex.data.sampling import EpochBatches, EpochOrder, balanced_weights, share_of
+from avex.data.sampling import EpochBatches, EpochOrder, Order, ShardOrder, balanced_weights, share_of
 from avex.models.base_model import ModelBase
 from avex.training.data import TrainingData
 from avex.training.loader import ResumableLoader, TrainingDataset, collate_training
@@ -45,11 +45,9 @@ class TrainingDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """Batches of training clips, in random order."""
         config, sampling, clips = self.config, self.config.sampling, self.data.train
-        weights = balanced_weights([clip.labels for clip in clips]) if sampling.balanced else None
-        order = EpochOrder(len(clips), config.seed, weights, sampling.clips_per_epoch)
         rank, world = self._place()
         batches = EpochBatches(
-            order,
+            self._order(),
             config.training_params.batch_size,
             rank,
             world,
@@ -80,7 +78,7 @@ class TrainingDataModule(pl.LightningDataModule):
         if max_clips is not None and max_clips < len(clips):
             chosen = np.linspace(0, len(clips) - 1, max_clips).round().astype(np.int64)
         rank, world = self._place()
-        mine = [(0, int(chosen[i])) for i in share_of(len(chosen), rank, world)]
+        mine = [(0, int(chosen[i]), 0) for i in share_of(len(chosen), rank, world)]
         size = self.config.training_params.batch_size
         workers = self.config.num_workers
         return DataLoader(
@@ -91,6 +89,16 @@ class TrainingDataModule(pl.LightningDataModule):
             persistent_workers=workers > 0,
             multiprocessing_context="spawn" if workers else None,
         )
+
+    def _order(self) -> Order:
+        seed, sampling, clips = self.config.seed, self.config.sampling, self.data.train
+        if sampling.balanced:
+            weights = balanced_weights([clip.labels for clip in clips])
+            return EpochOrder(len(clips), seed, weights, sampling.clips_per_epoch)
+        if any(clip.piece for clip in clips):
+            archives = [clip.piece.archive if clip.piece else clip.path.as_posix() for clip in clips]
+            return ShardOrder(archives, seed, sampling.mixed_shards, sampling.clips_per_epoch)
+        return EpochOrder(len(clips), seed, clips_per_epoch=sampling.clips_per_epoch)
 
     @property
     def _with_text(self) -> bool:

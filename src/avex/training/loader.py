@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, TypeAlias
 
-import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from avex._core.errors import ConfigError
 from avex.data.augmentation.draws import clip_generator
-from avex.data.augmentation.noise import NoiseDraw, NoisePool
+from avex.data.augmentation.noise import NoisePool, stack_noise
 from avex.data.dataset import ClipDataset, collate
 from avex.data.sampling import EpochBatches
 
-Key: TypeAlias = tuple[int, int]
+Key: TypeAlias = tuple[int, int, int]
+_REPETITIONS = 1 << 32  # apart from epochs
 _TEXT_STEP = 997  # apart from the places of augmentations
 
 
 class TrainingDataset(Dataset[dict[str, Any]]):
-    """Clips by `(epoch, number)`, with noise and a text where these are wanted.
+    """Clips by `(epoch, number, repetition)`, with noise and a text where these are wanted.
 
-    The epoch comes with the key, because workers live on from one epoch to the next.
+    The epoch comes with the key, because workers live on from one epoch to the next. A clip that comes several
+    times in an epoch is cut and changed in another way each time.
 
     Args:
         clips: The clips.
@@ -51,7 +51,8 @@ class TrainingDataset(Dataset[dict[str, Any]]):
         return len(self.clips)
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
-        epoch, index = key
+        epoch, index, repetition = key
+        epoch += _REPETITIONS * repetition
         self.clips.set_epoch(epoch)
         item: dict[str, Any] = {**self.clips[index], "index": index, "epoch": epoch}
         item.pop("text_label", None)
@@ -76,24 +77,19 @@ def collate_training(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Put items of a `TrainingDataset` into a batch.
 
     Returns:
-        As `avex.data.dataset.collate`, and `index` (B) list, `epoch`, and where there are any `text` (B) list and
-        `noise`, one list of B draws per noise augmentation.
+        As `avex.data.dataset.collate`, and `index` and `epoch` (B) lists, and where there are any `text` (B) list
+        and `noise`, a `NoiseBatch` per noise augmentation.
     """
     batch = collate(items)  # type: ignore[arg-type]
     batch["index"] = [item["index"] for item in items]
-    batch["epoch"] = items[0]["epoch"]
+    batch["epoch"] = [item["epoch"] for item in items]
     if "text" in items[0]:
         batch["text"] = [item["text"] for item in items]
     if "noise" in items[0]:
         length = batch["raw_wav"].shape[1]
-        rows = [[_padded(draw, length) for draw in item["noise"]] for item in items]
-        batch["noise"] = [list(draws) for draws in zip(*rows, strict=True)]
+        draws = zip(*(item["noise"] for item in items), strict=True)
+        batch["noise"] = [stack_noise(one, length) for one in draws]
     return batch
-
-
-def _padded(draw: NoiseDraw, length: int) -> NoiseDraw:
-    """Noise of a clip that is shorter than the longest of its batch."""
-    return replace(draw, samples=np.pad(draw.samples, (0, length - len(draw.samples))))
 
 
 class ResumableLoader(DataLoader[dict[str, Any]]):

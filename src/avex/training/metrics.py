@@ -3,36 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from avex._core.errors import ConfigError, UnknownNameError, did_you_mean
-from avex.metrics import beans_map, confusion_matrix, roc_auc
-
-Array = npt.NDArray[np.floating]
-Metric = Callable[[npt.NDArray[np.bool_], Array], float]
+from avex.metrics import class_average_precision, confusion_matrix, roc_auc
+from avex.training.scores import Labels, Logits, Numbers, ScoreTable
 
 
-def compute_metrics(names: Sequence[str], logits: npt.ArrayLike, targets: npt.ArrayLike) -> dict[str, float]:
-    """Metrics of logits.
+@dataclass(frozen=True)
+class OfChoices:
+    """A metric of the label of each clip, and the class with the highest logit.
+
+    Attributes:
+        value: Of the labels (N,), the choices (N,), and the number of classes.
+    """
+
+    value: Callable[[Numbers, Numbers, int], float]
+
+
+@dataclass(frozen=True)
+class OfClasses:
+    """A metric of each class for itself, averaged over those for which it is defined.
+
+    Attributes:
+        values: (K,) of labels (N, K) and logits (N, K); NaN where it is not defined.
+    """
+
+    values: Callable[[Labels, Logits], npt.NDArray[np.float64]]
+
+
+Metric: TypeAlias = OfChoices | OfClasses
+
+
+def compute_metrics(names: Sequence[str], table: ScoreTable) -> dict[str, float]:
+    """Metrics of a validation.
 
     Args:
         names: Such as `accuracy`, `balanced_accuracy`, `multiclass_f1`, `map`, `roc_auc`; see `METRICS`.
-        logits: (N, C).
-        targets: (N,) class numbers or (N, C) 0/1.
+        table: Logits and labels.
 
     Raises:
         UnknownNameError: No such metric.
         ConfigError: `accuracy` and the like with several labels per clip.
 
     Example:
-        >>> compute_metrics(["accuracy"], [[2.0, 1.0], [0.0, 3.0]], [0, 0])
+        >>> table = ScoreTable()
+        >>> table.add(np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([0, 0]))
+        >>> compute_metrics(["accuracy"], table)
         {'accuracy': 0.5}
     """
-    table, truth = np.asarray(logits, np.float64), np.asarray(targets)
-    positive = truth[:, None] == np.arange(table.shape[1]) if truth.ndim == 1 else truth > 0.5
-    return {name: find_metric(name)(positive, table) for name in names}
+    metrics = {name: find_metric(name) for name in names}
+    _, classes, single = table.sizes
+    values: dict[str, float] = {}
+    of_choices = {name: metric for name, metric in metrics.items() if isinstance(metric, OfChoices)}
+    if of_choices:
+        if not single:
+            raise ConfigError(
+                "accuracy, balanced_accuracy and f1 are for one label per clip, but there are clips with several "
+                "or none. Set metrics: [map] or [roc_auc]."
+            )
+        truth, best = table.choices()
+        values |= {name: metric.value(truth, best, classes) for name, metric in of_choices.items()}
+    of_classes = {name: metric for name, metric in metrics.items() if isinstance(metric, OfClasses)}
+    if of_classes:
+        parts: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in of_classes}
+        for labels, logits in table.columns():
+            for name, metric in of_classes.items():
+                parts[name].append(metric.values(labels, logits))
+        values |= {name: _mean_of_known(np.concatenate(found)) for name, found in parts.items()}
+    return {name: values[name] for name in names}
 
 
 def find_metric(name: str) -> Metric:
@@ -59,57 +102,49 @@ def better_is_more(name: str) -> bool:
     return "loss" not in name.lower()
 
 
-def _single(positive: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    if not bool((positive.sum(1) == 1).all()):
-        raise ConfigError(
-            "accuracy, balanced_accuracy and f1 are for one label per clip, but there are clips with several or "
-            "none. Set metrics: [map] or [roc_auc]."
-        )
-    return positive.argmax(1)
+def _accuracy(truth: Numbers, best: Numbers, classes: int) -> float:
+    return float((truth == best).mean())
 
 
-def _accuracy(positive: npt.NDArray[np.bool_], logits: Array) -> float:
-    return float((_single(positive) == logits.argmax(1)).mean())
+def _balanced_accuracy(truth: Numbers, best: Numbers, classes: int) -> float:
+    matrix = confusion_matrix(truth, best, classes)
+    count = matrix.sum(1)
+    return float(np.mean(matrix.diagonal()[count > 0] / count[count > 0]))
 
 
-def _balanced_accuracy(positive: npt.NDArray[np.bool_], logits: Array) -> float:
-    hit = _single(positive) == logits.argmax(1)
-    return float(np.mean([hit[column].mean() for column in positive.T if column.any()]))
-
-
-def _macro_f1(positive: npt.NDArray[np.bool_], logits: Array) -> float:
-    matrix = confusion_matrix(_single(positive), logits.argmax(1), logits.shape[1])
+def _macro_f1(truth: Numbers, best: Numbers, classes: int) -> float:
+    matrix = confusion_matrix(truth, best, classes)
     total = matrix.sum(0) + matrix.sum(1)
     # As scikit-learn: classes that neither occur nor were predicted do not count.
     return float(np.mean(2 * matrix.diagonal()[total > 0] / total[total > 0]))
 
 
-def _binary_f1(positive: npt.NDArray[np.bool_], logits: Array) -> float:
-    truth, found = _single(positive) == 1, logits.argmax(1) == 1
-    hits = float((truth & found).sum())
-    total = float(truth.sum() + found.sum())
-    return 2 * hits / total if total else 0.0
+def _binary_f1(truth: Numbers, best: Numbers, classes: int) -> float:
+    positive, found = truth == 1, best == 1
+    total = float(positive.sum() + found.sum())
+    return 2 * float((positive & found).sum()) / total if total else 0.0
 
 
-def _map(positive: npt.NDArray[np.bool_], logits: Array) -> float:
-    return float(beans_map(positive, logits, empty_classes="skip")[0])
+def _average_precisions(labels: Labels, logits: Logits) -> npt.NDArray[np.float64]:
+    return class_average_precision(labels, logits)[0]
 
 
-def _roc_auc(positive: npt.NDArray[np.bool_], logits: Array) -> float:
-    if (positive.sum(1) == 1).all():
-        logits = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-    known = [i for i, column in enumerate(positive.T) if column.any() and not column.all()]
-    values = [float(roc_auc(positive[:, i], logits[:, i])[0]) for i in known]
-    return float(np.mean(values)) if values else float("nan")
+def _areas(labels: Labels, logits: Logits) -> npt.NDArray[np.float64]:
+    return np.array([roc_auc(labels[:, i], logits[:, i])[0] for i in range(labels.shape[1])])
+
+
+def _mean_of_known(values: npt.NDArray[np.float64]) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 METRICS: dict[str, Metric] = {
-    "accuracy": _accuracy,
-    "acc": _accuracy,
-    "balanced_accuracy": _balanced_accuracy,
-    "binary_f1": _binary_f1,
-    "multiclass_f1": _macro_f1,
-    "f1_macro": _macro_f1,
-    "map": _map,
-    "roc_auc": _roc_auc,
+    "accuracy": OfChoices(_accuracy),
+    "acc": OfChoices(_accuracy),
+    "balanced_accuracy": OfChoices(_balanced_accuracy),
+    "binary_f1": OfChoices(_binary_f1),
+    "multiclass_f1": OfChoices(_macro_f1),
+    "f1_macro": OfChoices(_macro_f1),
+    "map": OfClasses(_average_precisions),
+    "roc_auc": OfClasses(_areas),
 }

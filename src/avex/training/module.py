@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from avex._core.errors import ConfigError
-from avex._core.optional import require
 from avex.configs.training import RunConfig
 from avex.data.augmentation import BatchAugmenter
 from avex.training.data import TrainingData
 from avex.training.loader import ResumableLoader
 from avex.training.objectives import Objective
-from avex.training.reduction import Validation, mean_over_processes
+from avex.training.reduction import mean_over_processes
 from avex.training.safety import LossGuard, seed_step
-from avex.training.schedule import learning_rate
+from avex.training.schedule import learning_rate, optimizer_class
+from avex.training.sharding import shard
 from avex.training.trackers import FileLogger
+from avex.training.validation import Validation
 
 _STATE = "avex"
 
@@ -46,10 +48,15 @@ class TrainingModule(pl.LightningModule):
             config.augmentations, objective.model.sample_rate, config.seed, data.num_classes
         )
         self.guard = LossGuard()
-        self.validation = Validation(config.metrics if config.label_type == "supervised" else ())
+        self._validation: Validation | None = None
         self.latest: dict[str, float] = {}
         self._logged = -1
         self._place: dict[str, int] | None = None
+
+    def configure_model(self) -> None:
+        """Spread the weights over the processes, with `strategy: fsdp`."""
+        if self.device_mesh is not None:
+            shard(self.objective, self.device_mesh["data_parallel"])
 
     # -- training ----------------------------------------------------------------------------------------
 
@@ -63,6 +70,8 @@ class TrainingModule(pl.LightningModule):
             for logger in self.trainer.loggers:
                 if isinstance(logger, FileLogger):
                     logger.rewind(self.global_step)
+        seed_step(self.config.seed, 0, 0, self.global_rank, stage=2)
+        self.objective.prepare(self._first_look())
 
     def on_train_epoch_start(self) -> None:
         """Unfreeze the backbone when its time has come."""
@@ -95,7 +104,7 @@ class TrainingModule(pl.LightningModule):
         params = self.config.training_params
         groups = self.objective.parameter_groups(params.lr, params.weight_decay, params.layer_decay)
         options: dict[str, Any] = {} if params.adam_betas is None else {"betas": params.adam_betas}
-        optimizer = _optimizer_class(params.optimizer)(groups, lr=params.lr, **options)
+        optimizer = optimizer_class(params.optimizer)(groups, lr=params.lr, **options)
         total = self.total_steps  # also makes Lightning count the batches of an epoch
         per_epoch = -(-int(self.trainer.num_training_batches) // params.accumulate_grad_batches)
         rate = learning_rate(self.config, total, per_epoch)
@@ -112,7 +121,9 @@ class TrainingModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Give every process the same batch statistics."""
-        self.validation.reset()
+        metrics = self.config.metrics if self.config.label_type == "supervised" else ()
+        loss = getattr(self.objective, "loss", None)
+        self._validation = Validation(metrics, loss, self.global_rank, self.trainer.world_size)
         for buffer in self.objective.model.buffers():
             if buffer.is_floating_point():
                 buffer.copy_(mean_over_processes(buffer))
@@ -120,14 +131,13 @@ class TrainingModule(pl.LightningModule):
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Collect what the metrics need; masks and the like are the same in every validation."""
         seed_step(self.config.seed, 0, batch_idx, self.global_rank, stage=1)
-        self.validation.add(self.objective(batch), batch["index"])
+        assert self._validation is not None
+        self._validation.add(self.objective(batch), batch["index"])
 
     def on_validation_epoch_end(self) -> None:
         """Compute the metrics over the clips of all processes."""
-        if self.trainer.sanity_checking:
-            return
-        values = self.validation.compute(getattr(self.objective, "loss", None))
-        self.record({f"val/{name}": value for name, value in values.items()})
+        assert self._validation is not None
+        self.record({f"val/{name}": value for name, value in self._validation.compute().items()})
 
     def record(self, values: Mapping[str, float]) -> None:
         """Send metrics to the loggers, and keep the latest value of each in `latest`."""
@@ -175,6 +185,13 @@ class TrainingModule(pl.LightningModule):
 
     # -- parts -------------------------------------------------------------------------------------------
 
+    def _first_look(self) -> Iterator[dict[str, Any]]:
+        """Training clips in random order, for what an objective must know of them; read only if it asks."""
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        clips = datamodule.data.train
+        order = np.random.default_rng(self.config.seed).permutation(len(clips))
+        yield from datamodule.evaluation_loader(tuple(clips[i] for i in order))
+
     def _loader(self) -> ResumableLoader:
         loader = self.trainer.train_dataloader
         assert isinstance(loader, ResumableLoader)
@@ -201,9 +218,3 @@ class TrainingModule(pl.LightningModule):
         highest = max(group["lr"] for group in rate)
         metrics = {f"train/{name}": value for name, value in zip(names, means, strict=True)}
         self.record({**metrics, "train/lr": highest, "epoch": float(self.current_epoch)})
-
-
-def _optimizer_class(name: str) -> Any:
-    if name == "adamw8bit":
-        return require("bitsandbytes", "train", "The optimiser 'adamw8bit'").optim.PagedAdamW8bit
-    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]

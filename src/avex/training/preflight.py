@@ -5,23 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
-from avex._core.errors import AudioError, AvexError, ConfigError
-from avex.audio import info
+import torch
+
+from avex._core.errors import AvexError, ConfigError
 from avex.configs.augmentation import NoiseAugment
 from avex.configs.training import RunConfig
 from avex.data.augmentation.noise import find_noise
 from avex.data.clips import Clip, missing_recordings
 from avex.data.grouping import check_parts
+from avex.data.recordings import recording_problems
 from avex.models.base_model import ModelBase
+from avex.models.utils.factory import pick_device
 from avex.training.building import build_run_objective, build_training_model
 from avex.training.data import TrainingData, load_training_data
 from avex.training.loader import texts_of
 from avex.training.metrics import find_metric
 from avex.training.objectives import Objective
+from avex.training.processes import find_precision
+from avex.training.schedule import optimizer_class
 from avex.training.trackers import check_tracker
 
 _SHOWN = 3
+_CLASSES = 2  # of a model that is looked at without its data
 
 
 @dataclass(frozen=True)
@@ -50,18 +57,21 @@ def check_run(config: RunConfig) -> CheckReport:
     Args:
         config: The run.
     """
-    problems, notes = [], []
+    problems, notes = _settings(config), unused_settings(config)
+    data = None
     try:
         data = load_training_data(config)
     except (AvexError, OSError) as error:
-        return CheckReport((str(error), *_settings(config)), ())
-    problems += _settings(config) + find_problems(config, data) + _unreadable(data)
-    notes += describe(data) + find_oddities(data)
+        problems.insert(0, str(error))
+    if data is not None:
+        problems += find_problems(config, data) + _unreadable(data)
+        notes = describe(data) + find_oddities(data) + notes
     try:
-        model = build_training_model(config, data.num_classes)
-        build_run_objective(config, data, model)
-        problems += model_problems(config, data, model)
+        model = build_training_model(config, _CLASSES if data is None else data.num_classes)
         notes.append(_sizes(model))
+        if data is not None:
+            build_run_objective(config, data, model)
+            problems += model_problems(config, data, model)
     except (AvexError, OSError, ValueError, NotImplementedError) as error:
         problems.append(str(error))
     return CheckReport(tuple(problems), tuple(notes))
@@ -139,6 +149,23 @@ def find_oddities(data: TrainingData) -> list[str]:
     return notes
 
 
+def unused_settings(config: RunConfig) -> list[str]:
+    """Settings that were given and that nothing reads."""
+    params, data = config.training_params, config.dataset_config
+    unused = {
+        "preprocessing": config.preprocessing is not None,
+        "training_params.warmup_epochs (use scheduler.warmup_steps)": "warmup_epochs"
+        in params.model_fields_set,
+        "training_params.scheduler_type (use scheduler.name)": "scheduler_type" in params.model_fields_set,
+        "sample_rate of a dataset (the model says at what rate it hears)": any(
+            dataset.sample_rate is not None
+            for part in (data.train_datasets, data.val_datasets, data.test_datasets)
+            for dataset in part or ()
+        ),
+    }
+    return [f"A training does not use {name}." for name, given in unused.items() if given]
+
+
 def model_problems(config: RunConfig, data: TrainingData, model: ModelBase) -> list[str]:
     """Problems of the model with the data."""
     problems = []
@@ -152,7 +179,20 @@ def model_problems(config: RunConfig, data: TrainingData, model: ModelBase) -> l
             "The model has no window length and clips differ in length. Set "
             "model_spec.audio_config.target_length_seconds, or sampling.bucket_by_length: true."
         )
-    return problems
+    return problems + _text_problems(config, model)
+
+
+def _text_problems(config: RunConfig, model: ModelBase) -> list[str]:
+    """Whether texts can be read, which may need a package and a vocabulary."""
+    encode = getattr(model, "encode_text", None)
+    if config.label_type != "text" or encode is None or model.return_features_only:
+        return []
+    try:
+        with torch.no_grad():
+            encode(["a bird"])
+    except AvexError as error:
+        return [str(error)]
+    return []
 
 
 def _lengths_differ(clips: tuple[Clip, ...]) -> bool:
@@ -162,7 +202,11 @@ def _lengths_differ(clips: tuple[Clip, ...]) -> bool:
 
 def _settings(config: RunConfig) -> list[str]:
     problems = []
-    checks: list[Callable[[], object]] = [partial(check_tracker, config)]
+    checks: list[Callable[[], object]] = [
+        partial(check_tracker, config),
+        partial(optimizer_class, config.training_params.optimizer),
+        partial(find_precision, config, pick_device(None, default=config.device).type),
+    ]
     if config.label_type == "supervised":
         checks += [partial(find_metric, name) for name in config.metrics]
     noises = [item for item in config.augmentations if isinstance(item, NoiseAugment)]
@@ -176,20 +220,17 @@ def _settings(config: RunConfig) -> list[str]:
 
 
 def _unreadable(data: TrainingData) -> list[str]:
-    problems, seen = [], set()
-    for clip in (*data.train, *data.validation):
-        if clip.path in seen or not clip.path.is_file():
-            continue
-        seen.add(clip.path)
-        try:
-            duration = info(clip.path).duration_s
-        except AudioError as error:
-            problems.append(str(error))
-            continue
-        if clip.start_s >= duration:
-            problems.append(
-                f"Clip '{clip.id}' begins at {clip.start_s:g} s, but its recording lasts {duration:g} s."
-            )
+    clips = (*data.train, *data.validation)
+    problems = recording_problems(clip for clip in clips if clip.piece is None and clip.path.is_file())
+    last: dict[str, int] = {}
+    for piece in (clip.piece for clip in clips):
+        if piece is not None and Path(piece.archive).is_file():
+            last[piece.archive] = max(last.get(piece.archive, 0), piece.offset + piece.size)
+    short = [archive for archive, end in last.items() if Path(archive).stat().st_size < end]
+    if short:
+        problems.append(
+            f"{len(short)} shards are cut off, the first is '{short[0]}'. Write or copy them again."
+        )
     return problems
 
 

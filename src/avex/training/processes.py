@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from avex._core.errors import ConfigError
 from avex.configs.training import RunConfig
@@ -64,6 +65,20 @@ def find_processes(config: RunConfig, environment: Mapping[str, str] | None = No
     if world == 1 and device.index is not None:
         return Processes(accelerator, [device.index], 1, 1, True)
     return Processes(accelerator, config.num_devices, config.num_nodes, world, rank == 0)
+
+
+def find_precision(config: RunConfig, accelerator: str) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+    """Precision of a run, by Lightning's name.
+
+    Raises:
+        ConfigError: Half precision on the CPU.
+    """
+    params = config.training_params
+    if not params.amp:
+        return "32-true"
+    if params.amp_dtype == "fp16" and accelerator == "cpu":
+        raise ConfigError("amp_dtype 'fp16' needs a GPU; on the CPU use bf16, or amp: false.")
+    return "bf16-mixed" if params.amp_dtype == "bf16" else "16-mixed"
 
 
 def _even(accelerator: str, world: int, local: int, rank: int, starter: str) -> Processes:

@@ -36,6 +36,7 @@ def export_model(
         state = AtomicCheckpointIO().load_checkpoint(best)["state_dict"]
         own = {key.removeprefix(_PREFIX): value for key, value in state.items() if key.startswith(_PREFIX)}
         objective.load_state_dict(own)
+    objective.save_extras(folder)
     model = objective.export()
     save_encoder(model, folder / WEIGHTS, None if data.encoder is not None else objective.layout)
     write_text(folder / CARD, yaml.safe_dump(_card(folder, config, data, model), sort_keys=False))

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch.nn.parallel import DistributedDataParallel
 
 from avex._core.errors import ConfigError
 from avex.configs.training import RunConfig
+from avex.training.building import build_run_objective, build_training_model
 from avex.training.callbacks import ClusteringCallback, RunFactsCallback
 from avex.training.checkpoint import (
     BEST,
@@ -29,10 +30,12 @@ from avex.training.checkpoint import (
     stored_checkpoints,
 )
 from avex.training.curves import write_curves
+from avex.training.data import TrainingData
 from avex.training.datamodule import TrainingDataModule
 from avex.training.module import TrainingModule
-from avex.training.preflight import describe, find_oddities, ready
-from avex.training.processes import Processes, find_processes
+from avex.training.objectives import Objective
+from avex.training.preflight import describe, find_oddities, ready, unused_settings
+from avex.training.processes import Processes, find_precision, find_processes
 from avex.training.result import export_model
 from avex.training.trackers import METRICS, build_loggers, read_metrics
 
@@ -96,8 +99,10 @@ def train(config: RunConfig, *, resume: bool = False, progress: bool = False) ->
         >>> load_model(result.model)                               # doctest: +SKIP
     """
     processes = find_processes(config)
+    if "distributed_port" in config.model_fields_set:
+        os.environ.setdefault("MASTER_PORT", str(config.distributed_port))  # torchrun has chosen one already
     data, objective = ready(config)
-    for note in [*describe(data), *find_oddities(data)]:
+    for note in [*describe(data), *find_oddities(data), *unused_settings(config)]:
         logger.info(note)
     folder, checkpoint = _folder(config, resume, processes)
     if processes.first:
@@ -110,15 +115,25 @@ def train(config: RunConfig, *, resume: bool = False, progress: bool = False) ->
     trainer = _trainer(config, processes, folder, callbacks, loggers, bool(data.validation), progress)
     with quiet_lightning():
         trainer.fit(module, datamodule, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
-    best = folder / FOLDER / BEST
     card = None
     if trainer.is_global_zero:
-        card = export_model(folder, config, data, objective, best if best.is_file() else None)
+        card = _export(config, data, objective, folder)
         write_curves(read_metrics(folder / METRICS), folder)
     trainer.strategy.barrier("the model is written")
     return TrainingResult(
         folder, card, module.latest, checkpointer.best, checkpointer.monitor, trainer.global_step
     )
+
+
+def _export(config: RunConfig, data: TrainingData, objective: Objective, folder: Path) -> Path:
+    """Write the best model of a run, or the last one where there was no validation."""
+    best = folder / FOLDER / BEST
+    checkpoint = best if best.is_file() else None
+    if config.strategy == "fsdp":
+        # This process holds a share of the weights; the checkpoints hold all of them.
+        objective = build_run_objective(config, data, build_training_model(config, data.num_classes))
+        checkpoint = checkpoint or stored_checkpoints(folder / FOLDER)[-1]
+    return export_model(folder, config, data, objective, checkpoint)
 
 
 def _folder(config: RunConfig, resume: bool, processes: Processes) -> tuple[Path, Path | None]:
@@ -164,7 +179,7 @@ def _trainer(
             devices=processes.devices,
             num_nodes=processes.num_nodes,
             strategy=_strategy(config, processes),
-            precision=_precision(config, processes),
+            precision=find_precision(config, processes.accelerator),
             max_epochs=1 if config.debug_mode else params.train_epochs,
             max_steps=params.max_steps or -1,
             limit_train_batches=_DEBUG_BATCHES if config.debug_mode else 1.0,
@@ -186,26 +201,22 @@ def _trainer(
 
 
 def _strategy(config: RunConfig, processes: Processes) -> str | Strategy:
-    if config.strategy == "fsdp":
-        return FSDPStrategy(state_dict_type="full")
     if processes.world_size == 1 and config.strategy == "auto" and not config.distributed:
         return "auto"
     backend = "gloo" if processes.accelerator == "cpu" else config.distributed_backend
+    if config.strategy == "fsdp":
+        return ModelParallelStrategy(
+            data_parallel_size=processes.world_size,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+            process_group_backend=backend,
+        )
     # Parts that take no part in a step (a frozen stage, a layer that is dropped) are common in this field. Batch
     # statistics are averaged before a validation instead of being sent around in every step.
     # torch 2.13 gave the switch another name.
     known = inspect.signature(DistributedDataParallel).parameters
     quiet = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     return DDPStrategy(process_group_backend=backend, find_unused_parameters=True, **{quiet: False})  # type: ignore[arg-type]
-
-
-def _precision(config: RunConfig, processes: Processes) -> Any:
-    params = config.training_params
-    if not params.amp:
-        return "32-true"
-    if params.amp_dtype == "fp16" and processes.accelerator == "cpu":
-        raise ConfigError("amp_dtype 'fp16' needs a GPU; on the CPU use bf16, or amp: false.")
-    return "bf16-mixed" if params.amp_dtype == "bf16" else "16-mixed"
 
 
 @contextmanager

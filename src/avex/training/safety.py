@@ -78,7 +78,7 @@ def seed_step(seed: int, epoch: int, batch: int, rank: int, stage: int = 0) -> N
         epoch: From 0.
         batch: Of the epoch.
         rank: Of the process.
-        stage: 0 in training, 1 in validation.
+        stage: 0 in training, 1 in validation, 2 before the first step.
     """
     state = np.random.SeedSequence((seed, epoch, batch, rank, stage)).generate_state(2)
     torch.manual_seed(int(state[0]))

@@ -1,10 +1,16 @@
-"""The learning rate as a function of the step, so that there is nothing to restore when a training is resumed."""
+"""The optimiser, and its learning rate as a function of the step, so that a resumed training has no state of it."""
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+
+from avex._core.errors import ConfigError
+from avex._core.optional import available
 from avex.configs.training import RunConfig
 
 _FIRST = 0.1  # where a warm-up starts, as a share of the learning rate
@@ -95,3 +101,19 @@ def learning_rate(config: RunConfig, total_steps: int, steps_per_epoch: int) -> 
         **common,  # type: ignore[arg-type]
     )
     return LearningRate((first, second))
+
+
+def optimizer_class(name: str) -> Any:
+    """The class of an optimiser by its name in configurations.
+
+    Raises:
+        ConfigError: `adamw8bit` without the package bitsandbytes.
+    """
+    if name == "adamw8bit":
+        if not available("bitsandbytes"):
+            raise ConfigError(
+                "The optimiser 'adamw8bit' needs a CUDA GPU and the package bitsandbytes: pip install "
+                "bitsandbytes, or set training_params.optimizer: adamw."
+            )
+        return importlib.import_module("bitsandbytes").optim.PagedAdamW8bit
+    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]

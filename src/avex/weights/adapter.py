@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +129,36 @@ class StateDictAdapter:
                 if body and all(name.startswith(prefix) for name in body):
                     yield [name if name.startswith(heads) else name.removeprefix(prefix) for name in bare]
                 yield [name if name.startswith(heads) else prefix + name for name in bare]
+
+
+def rename_to_layout(
+    adapters: Sequence[KeyMapAdapter],
+    state: Mapping[str, Tensor],
+    layout: str,
+    family: str,
+    headless: AbstractSet[str] = frozenset(),
+) -> dict[str, Tensor]:
+    """Give a model's state dict the names of a published layout; tensors are not copied.
+
+    Args:
+        adapters: The layouts of its family.
+        state: `model.state_dict()`.
+        layout: Name of one of them.
+        family: What the architecture is called, for messages.
+        headless: Layouts that have no place for a classifier of sounds: it is left out.
+
+    Raises:
+        UnknownNameError: There is no such layout.
+        WeightsError: The layout has no place for a tensor.
+    """
+    tables = {adapter.name: adapter.key_map for adapter in adapters}
+    if layout not in tables:
+        raise UnknownNameError(
+            f"{family} has no layout '{layout}'.{did_you_mean(layout, tables)} Known: {', '.join(tables)}."
+        )
+    if layout in headless:
+        state = {key: tensor for key, tensor in state.items() if not key.startswith("classifier.")}
+    return tables[layout].invert().rename(dict(state))
 
 
 def choose_adapter(

@@ -10,7 +10,7 @@ import numpy as np
 
 from avex._core.errors import ConfigError
 from avex.data.clips import Clip, check_unique
-from avex.data.labels import cell_labels, cell_text
+from avex.data.columns import cell_labels, cell_text
 
 _LABELS = ("labels", "label")
 
@@ -21,19 +21,21 @@ def clips_from_hf(
     audio_column: str = "audio",
     label_column: str | None = None,
     audio_folder: str | Path | None = None,
+    sample_rate: int | None = None,
     split: str | None = None,
 ) -> list[Clip]:
     """Clips of a `datasets.Dataset`, or of any sequence of rows.
 
-    A row's audio is a path, or a mapping with `path`, `bytes`, or `array` and `sampling_rate`. Numbers that the
-    dataset's features name (`ClassLabel`) become names. Pass `dataset.cast_column("audio", Audio(decode=False))`
-    so that nothing is decoded.
+    A row's audio is a path, a mapping with `path`, `bytes`, or `array` and `sampling_rate`, or the samples. Numbers
+    that the dataset's features name (`ClassLabel`) become names. Pass
+    `dataset.cast_column("audio", Audio(decode=False))` so that nothing is decoded.
 
     Args:
         dataset: The dataset; `features` is used if it has them.
         audio_column: Column of the audio.
         label_column: Column of the labels; None takes `labels` or `label` if there is one.
         audio_folder: Where audio that is in no file is written (as it is, or as 32-bit WAV).
+        sample_rate: Rate of audio that is given as samples only, Hz.
         split: Split of the clips; None leaves it open.
 
     Raises:
@@ -52,7 +54,7 @@ def clips_from_hf(
                 f"Row {number} has no column '{audio_column if audio_column not in row else labels}'. Its columns: "
                 f"{', '.join(row)}."
             )
-        path = _path(row[audio_column], number, audio_folder)
+        path = _path(_with_rate(row[audio_column], sample_rate), number, audio_folder)
         taken = {audio_column, labels}
         clips.append(
             Clip(
@@ -75,13 +77,19 @@ def _names(value: Any, feature: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(names[int(item)]) for item in numbers if item is not None))
 
 
+def _with_rate(audio: Any, sample_rate: int | None) -> Any:
+    if sample_rate is None or not isinstance(audio, (list, tuple, np.ndarray)):
+        return audio
+    return {"array": audio, "sampling_rate": sample_rate}
+
+
 def _path(audio: Any, number: int, folder: str | Path | None) -> Path:
     if isinstance(audio, (str, Path)):
         return Path(audio)
     if not isinstance(audio, Mapping):
         raise ConfigError(
-            f"Row {number}: the audio is a {type(audio).__name__}. Expected a path, or a mapping with path, "
-            "bytes or array; cast the column with Audio(decode=False)."
+            f"Row {number}: the audio is a {type(audio).__name__}. Expected a path, a mapping with path, bytes or "
+            "array (cast the column with Audio(decode=False)), or samples and sample_rate."
         )
     name = cell_text(audio.get("path"))
     if name and Path(name).is_file():

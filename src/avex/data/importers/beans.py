@@ -14,7 +14,7 @@ from typing import Any
 from avex._core.errors import ConfigError, UnknownNameError, did_you_mean
 from avex.configs.data import DatasetConfig
 from avex.data.clips import Clip
-from avex.data.labels import cell_text
+from avex.data.columns import cell_text
 from avex.data.manifest import clips_from_rows
 from avex.data.rows import Row, read_rows
 from avex.data.windows import LabelledEvent, windows_from_events
@@ -112,6 +112,8 @@ def _detection(table: Path, root: Path, described: _Set) -> list[Clip]:
     durations: dict[str, float] = {}
     for row in read_rows(table):
         name, duration, found = _recording(row, described)
+        if duration <= described.window_s - described.hop_s:
+            continue  # the rest of a long recording: BEANS counts no window in it
         durations[name] = duration
         events += found
     clips = windows_from_events(
@@ -133,8 +135,9 @@ def _recording(row: Row, described: _Set) -> tuple[str, float, list[LabelledEven
             f"{row.place}: not a recording of BEANS ({error!r}). Expected path, length, and annotations with st, "
             "ed and label."
         ) from error
-    # Some annotations lie after the end of their recording; no window can hold them.
-    return name, duration, [event for event in events if event.start_s <= duration]
+    # Some annotations lie after the end of their recording or last for no time; BEANS has no window for them.
+    kept = [event for event in events if event.start_s <= duration and event.start_s < event.end_s]
+    return name, duration, kept
 
 
 def _label(value: Any, described: _Set) -> str:

@@ -1,13 +1,15 @@
 """BirdSet (Rauch et al. 2024, arXiv:2403.10380): metadata tables and recordings, as on the Hugging Face hub.
 
 The folder holds one folder per region (`HSN`, `NBP`, ...) with `*_metadata_{train,test,test_5s}.parquet`, or
-`{train,test,test_5s}.parquet`, and the unpacked recordings anywhere below. A split is `HSN-train`, `HSN-test_5s`
-(5-second segments with all species in them) or `HSN-test` (one event each).
+`{train,test,test_5s}.parquet` (or parts of it, `train-00000-of-00002.parquet`), and the unpacked recordings
+anywhere below. Audio in a table is not read. A split is `HSN-train`, `HSN-test_5s` (5-second segments with all
+species in them) or `HSN-test` (one event each).
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 from avex._core.errors import ConfigError, did_you_mean
 from avex.configs.data import DatasetConfig
 from avex.data.clips import Clip, clip_id
-from avex.data.labels import cell_labels, cell_text
+from avex.data.columns import cell_labels, cell_path, cell_stretch, find_column
 from avex.data.manifest import AUDIO_SUFFIXES, merge_rows
 from avex.data.rows import Row, read_rows
 
@@ -34,18 +36,16 @@ def import_birdset(root: Path, config: DatasetConfig) -> list[Clip]:
     """
     region, part = _split(config.split)
     folder = root / region
-    table = _find_table(folder, region, part)
-    rows = read_rows(table)
-    names = _class_names(table)
-    column = config.label_column or next((name for name in _LABELS if name in rows[0].values), None)
-    if column is None:
-        raise ConfigError(
-            f"'{table}' has neither 'ebird_code_multilabel' nor 'ebird_code'. Its columns: "
-            f"{', '.join(rows[0].values)}."
-        )
+    tables = _find_tables(folder, region, part)
+    rows = [row for table in tables for row in read_rows(table, without=("audio",))]
+    names = _class_names(tables[0])
+    choices = (config.label_column,) if config.label_column else _LABELS
+    column = find_column(rows[0].values, choices, f"'{tables[0]}'", "labels")
+    path = config.audio_path_col or "filepath"
+    find_column(rows[0].values, (path,), f"'{tables[0]}'", "recordings")
     files = _recordings(folder)
-    clips = ((_clip(row, files, column, names, part), row) for row in rows)
-    return merge_rows(clips, f"'{table}'")
+    clips = ((_clip(row, path, files, column, names, part), row) for row in rows)
+    return merge_rows(clips, f"'{tables[0]}'")
 
 
 def _split(split: str) -> tuple[str, str]:
@@ -60,11 +60,13 @@ def _split(split: str) -> tuple[str, str]:
     return region, part
 
 
-def _find_table(folder: Path, region: str, part: str) -> Path:
+def _find_tables(folder: Path, region: str, part: str) -> list[Path]:
     choices = [f"{region}_metadata_{part}.parquet", f"{part}.parquet", f"{region}_{part}.parquet"]
     for name in choices:
         if (folder / name).is_file():
-            return folder / name
+            return [folder / name]
+    if pieces := sorted(folder.glob(f"{part}-*-of-*.parquet")):
+        return pieces
     raise ConfigError(f"BirdSet: none of {', '.join(map(repr, choices))} is in '{folder}'.")
 
 
@@ -102,17 +104,18 @@ def _recordings(folder: Path) -> dict[str, Path]:
 
 
 def _clip(
-    row: Row, files: Mapping[str, Path], column: str, names: Mapping[str, list[str]], part: str
+    row: Row, path: str, files: Mapping[str, Path], column: str, names: Mapping[str, list[str]], part: str
 ) -> Clip:
     values = row.values
-    name = Path(cell_text(values.get("filepath"))).name
+    name = Path(cell_path(row, path)).name
     if name not in files:
         raise ConfigError(
-            f"{row.place}, column 'filepath': '{name}' is not below the region's folder. Unpack its archives."
+            f"{row.place}, column '{path}': '{name}' is not below the region's folder. Unpack its archives. For a "
+            "table with the audio in it use avex.data.clips_from_hf, which can write it to files."
         )
     # Training recordings are weakly labelled as a whole, whatever times they carry.
-    times = (0.0, None) if part == "train" else (_time(row, "start_time"), _time(row, "end_time"))
-    start, end = times[0] or 0.0, times[1]
+    start, last = cell_stretch(row, None if part == "train" else ("start_time", "end_time"))
+    end = None if math.isinf(last) else last
     return Clip(
         files[name],
         start,
@@ -121,11 +124,6 @@ def _clip(
         id=clip_id(name, start, end),
         extra={key: values[key] for key in _KEPT if key in values},
     )
-
-
-def _time(row: Row, column: str) -> float | None:
-    text = cell_text(row.values.get(column))
-    return float(text) if text else None
 
 
 def _codes(row: Row, column: str, names: list[str] | None) -> tuple[str, ...]:

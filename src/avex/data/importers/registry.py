@@ -9,6 +9,7 @@ from avex._core.errors import ConfigError
 from avex._core.registry import Registry
 from avex.configs.data import DatasetConfig
 from avex.data.clips import Clip
+from avex.io import is_remote
 
 Importer = Callable[[Path, DatasetConfig], list[Clip]]
 
@@ -18,6 +19,7 @@ IMPORTERS: Registry[Importer] = Registry(
     {
         "manifest": f"{_HOME}.prepared:import_manifest",
         "folder": f"{_HOME}.prepared:import_folder",
+        "shards": "avex.data.streaming:import_shards",
         "beans": f"{_HOME}.beans:import_beans",
         "birdset": f"{_HOME}.birdset:import_birdset",
         "birdset_train": f"{_HOME}.birdset:import_birdset",
@@ -55,7 +57,7 @@ def import_clips(importer: str, root: Path, config: DatasetConfig) -> list[Clip]
         ConfigError: The folder is missing or is not laid out so.
     """
     read = IMPORTERS[importer]
-    if not root.exists():
+    if not (root.exists() or is_remote(config.data_root or "")):
         raise ConfigError(
             f"There are no data at '{root}' for '{config.dataset_name}'. Give data_root, or the folder "
             "of all datasets (--data, AVEX_DATA)."

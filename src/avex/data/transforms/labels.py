@@ -15,7 +15,7 @@ from avex.configs.transforms import (
     TextLabelFromFeaturesConfig,
 )
 from avex.data.clips import LABEL_NAMES, Clip
-from avex.data.labels import cell_labels, cell_text
+from avex.data.columns import cell_labels, cell_text
 from avex.data.transforms.registry import TransformResult
 
 _log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from avex.configs.transforms import (
     UniformSampleConfig,
 )
 from avex.data.clips import Clip
-from avex.data.labels import cell_text
+from avex.data.columns import cell_text
 from avex.data.transforms.registry import TransformResult
 from avex.data.transforms.selection import values_of
 

@@ -13,8 +13,8 @@ from avex.configs.transforms import (
     TrainValSplitConfig,
 )
 from avex.data.clips import Clip
+from avex.data.columns import cell_text
 from avex.data.grouping import hold_out
-from avex.data.labels import cell_text
 from avex.data.transforms.registry import TransformResult
 
 

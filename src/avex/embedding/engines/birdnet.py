@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.metadata import version
 
 import numpy as np
@@ -20,19 +19,12 @@ from avex.models.birdnet.graph import (
     BirdNetSession,
 )
 from avex.models.precision import canonical_precision
+from avex.models.runtime.threads import available_cpus
 from avex.weights.labels import LabelMap
 from avex.weights.source import WeightSource
 
 # What the network's two spectrograms cover.
 BAND_HZ = (0.0, 15_000.0)
-
-
-def available_cpus() -> int:
-    """Processors this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        return os.cpu_count() or 1
 
 
 class BirdNetEngine:

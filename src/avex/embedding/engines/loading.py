@@ -71,18 +71,26 @@ def load_engine(
     options = EngineOptions(
         device, workers, batch_size, precision, tuple(layers), aggregation, backend, compile
     )
-    engine: Any = load_attribute(_reference(card, backend))
+    engine: Any = load_attribute(choose_backend(card, backend)[1])
     return engine(card, options)
 
 
-def _reference(card: ModelCard, backend: str | None) -> str:
-    """Where the engine of a card and backend is."""
+def choose_backend(card: ModelCard, backend: str | None) -> tuple[str, str]:
+    """The backend that computes a card, None being its family's first, and where its engine is.
+
+    Raises:
+        ConfigError: The family has no such backend.
+
+    Example:
+        >>> choose_backend(resolve("birdnet"), None)[0]
+        'native'
+    """
     backends = _BACKENDS.get(canonical_family(card.model_spec.name) or "", _DEFAULT_BACKENDS)
     if backend is None:
-        return next(iter(backends.values()))
+        return next(iter(backends.items()))
     if backend not in backends:
         raise ConfigError(
             f"Model '{card.name}' has no backend '{backend}'.{did_you_mean(backend, backends)} "
             f"Choose {' or '.join(backends)}."
         )
-    return backends[backend]
+    return backend, backends[backend]

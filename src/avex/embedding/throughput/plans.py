@@ -11,13 +11,13 @@ from torch import nn
 
 from avex._core.errors import ConfigError, WeightsError
 from avex.configs import ModelCard, ModelSpec
+from avex.embedding.engines.loading import choose_backend
 from avex.io.fetch import cached_path
 from avex.models.base_model import ModelBase
 from avex.models.utils.factory import accepts, build_model_from_spec, pick_device
-from avex.models.utils.families import canonical_family
 from avex.models.utils.load import LoadRequest, load_card
 from avex.models.utils.registry import get_model_class, resolve
-from avex.models.utils.sources import choose_weights
+from avex.models.utils.sources import choose_weights, class_for
 
 Weights = Literal["cached", "random", "download"]
 
@@ -94,18 +94,20 @@ def plan_bench(
     if weights not in WEIGHTS:
         raise ConfigError(f"Unknown weights '{weights}'. Choose {', '.join(WEIGHTS)}.")
     card = resolve(model)
-    backend = _backend(card, backend)
+    backend, _ = choose_backend(card, backend)
     cls = _class_of(card)
     chosen = choose_weights(cls, card, None, None, None)
+    is_graph = backend != "native" and getattr(class_for(cls, chosen), "reads_graph_file", False)
     uri = chosen.source.uri if chosen else None
     if uri is None and getattr(cls, "carries_weights", False):
         return BenchPlan(card, backend, _OWN_WEIGHTS, False)
     note, from_file = _weights(card.name, uri, weights)
-    if backend in ("litert", "onnx") and not from_file:
+    if is_graph and not from_file:
+        how = " with backend 'litert'" if backend == "litert" else ""
+        where = f", '{uri}'," if uri else ", which the card does not name,"
         raise WeightsError(
-            f"Model '{card.name}' with backend '{backend}' is its graph file, '{uri}', and cannot have random "
-            "weights. Leave out random weights, and allow the download if the file is not on this machine "
-            "(weights='download', --download)."
+            f"Model '{card.name}'{how} is its graph file{where} and cannot have random weights. Leave out random "
+            "weights, and allow the download if the file is not on this machine (weights='download', --download)."
         )
     return BenchPlan(card, backend, note, from_file)
 
@@ -121,19 +123,6 @@ def _weights(name: str, uri: str | None, wanted: Weights) -> tuple[str, bool]:
     if wanted == "download" or cached_path(uri) is not None:
         return f"weights of {PurePosixPath(uri).name}", True
     return f"{_SAME_SPEED}: the checkpoint is not on this machine", False
-
-
-def _backend(card: ModelCard, wanted: str | None) -> str:
-    cls = _class_of(card)
-    if canonical_family(card.model_spec.name) == "birdnet":
-        choices: tuple[str, ...] = ("native", "litert")
-    else:
-        choices = ("onnx",) if getattr(cls, "reads_graph_file", False) else ("torch",)
-    if wanted is None:
-        return choices[0]
-    if wanted not in choices:
-        raise ConfigError(f"Model '{card.name}' has no backend '{wanted}'. Choose {' or '.join(choices)}.")
-    return wanted
 
 
 def _class_of(card: ModelCard) -> type[nn.Module]:

@@ -88,10 +88,10 @@ class Throughput:
         return self._audio_s / median(self.pass_seconds)
 
     @property
-    def spread(self) -> float:
-        """Half the distance between the quartiles of the rounds, relative to the median."""
+    def spread(self) -> float | None:
+        """Half the distance between the quartiles of the rounds, relative to the median; None of one round."""
         if len(self.pass_seconds) < 2:
-            return 0.0
+            return None
         first, middle, third = quantiles(self.pass_seconds, n=4, method="inclusive")
         return (third - first) / 2 / middle
 

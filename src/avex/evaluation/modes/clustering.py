@@ -29,7 +29,8 @@ def run(context: Context) -> Outcome:
     tested = task.tested()
     vectors = context.stored().vectors(context.layers[-1])
     x, y = vectors[tested], task.targets().values[tested]
-    found = clustering_scores(x, y, seed=context.seed)
+    scaling = context.config.clustering_scaling
+    found = clustering_scores(x, y, seed=context.seed, scaling=scaling)
     scores = {name: Score(value, value, value) for name, value in found.values.items()}
     metrics = require("sklearn.metrics", "eval", "Clustering")
     measures = {MAIN: "adjusted_rand_score", "clustering_nmi": "normalized_mutual_info_score"}
@@ -39,6 +40,7 @@ def run(context: Context) -> Outcome:
         scores[name] = Score(value, value - half, min(1.0, value + half))
     details: dict[str, Any] = {
         "layer": context.layers[-1],
+        "scaling": scaling,
         "clips": len(tested),
         "scatter": scatter(task, vectors, context.seed),
     }

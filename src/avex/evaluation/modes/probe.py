@@ -14,6 +14,7 @@ from avex.evaluation.predicting import Predictions, predict_rounds
 from avex.evaluation.projection import scatter
 from avex.evaluation.results import Saved
 from avex.evaluation.scoring import canonical_metric, score_task
+from avex.evaluation.tasks import Task
 from avex.metrics import Score, confusion_matrix
 from avex.training.probes.fitting import Recipe
 from avex.training.probes.targets import Targets
@@ -120,6 +121,18 @@ def outcome(context: Context, predictions: Predictions, details: dict[str, Any])
                 )[main].value
             ),
         )
+    details |= _classes_without(task)
     if predictions.strengths:
         details["strengths"] = list(predictions.strengths)
     return Outcome(scores, main, details, saved)
+
+
+def _classes_without(task: Task) -> dict[str, Any]:
+    """Classes that no clip teaches, by round, and classes that no clip tests: metrics say nothing of these."""
+    table, names = task.targets().table(), np.array(task.classes)
+    untaught = {r.name: names[~table[r.train].any(0)].tolist() for r in task.rounds()}
+    found: dict[str, Any] = {
+        "classes_not_trained": {name: those for name, those in untaught.items() if those}
+    }
+    found["classes_not_tested"] = names[~table[task.tested()].any(0)].tolist()
+    return {name: value for name, value in found.items() if value}

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from avex.evaluation.modes.base import Context, Outcome
 from avex.evaluation.scoring import mean_score
+from avex.evaluation.tasks import Indices
 from avex.metrics import RetrievalScores, retrieval_scores
 
 MAIN = "retrieval_roc_auc"
@@ -38,12 +39,10 @@ def run(context: Context) -> Outcome:
         "layer": context.layers[-1],
         "queries": len(clips),
         "skipped": sum(found.skipped for _, found in parts),
+        "max_queries": context.config.retrieval_max_queries,
         "mode": "other_folds" if task.folds else task.retrieval_mode,
     }
     return Outcome(scores, MAIN, details)
-
-
-Indices = npt.NDArray[np.int64]
 
 
 def _searches(context: Context) -> list[tuple[Indices, Indices | None]]:
@@ -61,5 +60,21 @@ def _search(
 ) -> tuple[Indices, RetrievalScores]:
     database = None if items is None else x[items]
     labels = None if items is None else y[items]
-    found = retrieval_scores(x[queries], y[queries], database, labels, ks=context.config.retrieval_k)
+    found = retrieval_scores(
+        x[queries],
+        y[queries],
+        database,
+        labels,
+        ks=context.config.retrieval_k,
+        max_queries=_share(context, len(queries)),
+        seed=context.seed,
+    )
     return queries[found.queries], found
+
+
+def _share(context: Context, queries: int) -> int | None:
+    """Queries of one search: with folds, each has its share of `retrieval_max_queries`."""
+    most = context.config.retrieval_max_queries
+    if most is None or not context.task.folds:
+        return most
+    return max(1, round(most * queries / len(context.task.clips)))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from avex._core.errors import ConfigError
-from avex.nn.vit_config import find_published, join_config
+from avex.nn.vit_config import VitConfig
 
 MEL_BANDS = 64
 PATCH_FRAMES = 4
@@ -21,7 +21,7 @@ SIZES: dict[str, dict[str, int]] = {
 
 
 @dataclass(frozen=True)
-class AtstFrameConfig:
+class AtstFrameConfig(VitConfig):
     """Sizes of ATST-Frame; the default is small.
 
     Attributes:
@@ -41,6 +41,9 @@ class AtstFrameConfig:
         9216
     """
 
+    family: ClassVar[str] = "ATST-Frame"
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = SIZES
+
     embed_dim: int = 384
     depth: int = 12
     num_heads: int = 6
@@ -50,18 +53,9 @@ class AtstFrameConfig:
     drop_path_rate: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.embed_dim % self.num_heads:
-            raise ConfigError(
-                f"ATST-Frame tokens of length {self.embed_dim} cannot be shared among {self.num_heads} heads: give "
-                "config={'num_heads': ...} that divides the length."
-            )
+        super().__post_init__()
         if self.n_blocks < 1:
             raise ConfigError(f"ATST-Frame n_blocks must be at least 1, not {self.n_blocks}.")
-
-    @property
-    def hidden_dim(self) -> int:
-        """Length inside the MLP."""
-        return round(self.embed_dim * self.mlp_ratio)
 
     @property
     def num_outputs(self) -> int:
@@ -72,23 +66,3 @@ class AtstFrameConfig:
     def embedding_dim(self) -> int:
         """Length of the embedding."""
         return self.num_outputs * self.embed_dim
-
-    @classmethod
-    def from_options(
-        cls,
-        model_id: str | None = None,
-        checkpoint_config: Mapping[str, Any] | None = None,
-        config: Mapping[str, Any] | None = None,
-    ) -> AtstFrameConfig:
-        """Join what is known of a model, the most explicit last.
-
-        Args:
-            model_id: Published model; its sizes count, so that a checkpoint of another size does not fit.
-            checkpoint_config: What a checkpoint states of itself; counts where no `model_id` is given.
-            config: Fields of this class.
-
-        Raises:
-            ConfigError: An unknown model or field, or sizes that do not fit together.
-        """
-        stated = find_published("ATST-Frame", model_id, SIZES) if model_id else checkpoint_config or {}
-        return join_config(cls(), "ATST-Frame", stated, config or {})

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from avex._core.errors import UnknownNameError, WeightsError, did_you_mean
+from avex._core.errors import WeightsError
 from avex.nn.position import WEIGHT_NORM_NAMES
-from avex.weights.adapter import KeyMapAdapter
+from avex.weights.adapter import KeyMapAdapter, rename_to_layout
 from avex.weights.keymap import KeyMap
 
 if TYPE_CHECKING:
@@ -114,15 +114,10 @@ def export_state(state: Mapping[str, Tensor], layout: str = "microsoft") -> dict
     Example:
         >>> export_state(model.state_dict(), "esp").keys()                       # doctest: +SKIP
     """
-    adapters = {adapter.name: adapter for adapter in ADAPTERS}
-    if layout not in adapters:
-        raise UnknownNameError(
-            f"BEATs has no layout '{layout}'.{did_you_mean(layout, adapters)} Known: {', '.join(adapters)}."
-        )
     if layout.startswith("microsoft"):
         other_head = "backbone.predictor." if layout == "microsoft_audioset" else "classifier."
         state = {key: tensor for key, tensor in state.items() if not key.startswith(other_head)}
-    renamed = adapters[layout].key_map.invert().rename(dict(state))
+    renamed = rename_to_layout(ADAPTERS, state, layout, "BEATs")
     layers = {key.split(".")[3] for key in state if key.startswith("backbone.encoder.layers.")}
     for key in list(renamed):
         if match := _COPY.fullmatch(key):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avex._core.errors import ConfigError, did_you_mean
+from avex.nn.vit_config import count_items
 
 ACTIVATIONS = ("gelu", "gelu_accurate", "gelu_fast", "relu", "tanh", "linear")
 
@@ -182,15 +183,14 @@ def sizes_from_shapes(shapes: Mapping[str, Iterable[int]]) -> dict[str, Any]:
         512
     """
     at = {name: tuple(shape) for name, shape in shapes.items()}
-    layers = {name.split(".")[2] for name in at if name.startswith("encoder.layers.")}
     found: dict[str, Any] = {
         "finetuned_model": "predictor.weight" in at,
         "conv_bias": "patch_embedding.bias" in at,
         "gru_rel_pos": "encoder.layers.0.self_attn.grep_a" in at,
         "relative_position_embedding": "encoder.relative_attention_bias.weight" in at,
     }
-    if layers:
-        found["encoder_layers"] = len(layers)
+    if layers := count_items(at, "encoder.layers."):
+        found["encoder_layers"] = layers
     for name, axis, key in (
         ("patch_embedding.weight", 0, "embed_dim"),
         ("patch_embedding.weight", 2, "input_patch_size"),

@@ -7,10 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from avex._core.errors import UnknownNameError, did_you_mean
 from avex.models.birdmae.config import SIZES
 from avex.nn.vit_config import read_sizes
-from avex.weights.adapter import KeyMapAdapter
+from avex.weights.adapter import KeyMapAdapter, rename_to_layout
 from avex.weights.keymap import KeyMap
 
 _CLASSIFIER = ("classifier.{kind:weight|bias}", "classifier.{kind}")
@@ -55,7 +54,7 @@ def config_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return found
 
 
-def export(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
+def export_state(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
     """Give a state dict the names of a published layout.
 
     Args:
@@ -66,9 +65,4 @@ def export(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
         UnknownNameError: No such layout.
         WeightsError: The layout has no place for a tensor, such as a classifier.
     """
-    layouts = {adapter.name: adapter for adapter in ADAPTERS}
-    if layout not in layouts:
-        raise UnknownNameError(
-            f"Bird-MAE has no layout '{layout}'.{did_you_mean(layout, layouts)} Known: {', '.join(layouts)}."
-        )
-    return layouts[layout].key_map.invert().rename(state)
+    return rename_to_layout(ADAPTERS, state, layout, "Bird-MAE")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from avex._core.errors import ConfigError
-from avex.nn.vit_config import find_published, join_config
+from avex.nn.vit_config import VitConfig
 
 PATCH_SIZE = 16
 TIME_STEPS = 32  # patches along 512 frames
@@ -21,7 +20,7 @@ SIZES: dict[str, dict[str, int]] = {
 
 
 @dataclass(frozen=True)
-class BirdMaeConfig:
+class BirdMaeConfig(VitConfig):
     """Sizes of Bird-MAE; the default is Huge.
 
     Attributes:
@@ -40,41 +39,13 @@ class BirdMaeConfig:
         768
     """
 
+    family: ClassVar[str] = "Bird-MAE"
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = SIZES
+    length_unit: ClassVar[int] = 4
+
     embed_dim: int = 1280
     depth: int = 32
     num_heads: int = 16
     mlp_ratio: float = 4.0
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.embed_dim % self.num_heads or self.embed_dim % 4:
-            raise ConfigError(
-                f"Bird-MAE tokens of length {self.embed_dim} cannot be shared among {self.num_heads} heads: give "
-                "config={'num_heads': ...} that divides the length, itself a multiple of 4."
-            )
-
-    @property
-    def hidden_dim(self) -> int:
-        """Length inside the MLP."""
-        return round(self.embed_dim * self.mlp_ratio)
-
-    @classmethod
-    def from_options(
-        cls,
-        model_id: str | None = None,
-        checkpoint_config: Mapping[str, Any] | None = None,
-        config: Mapping[str, Any] | None = None,
-    ) -> BirdMaeConfig:
-        """Join what is known of a model, the most explicit last.
-
-        Args:
-            model_id: Published model; its sizes count, so that a checkpoint of another size does not fit.
-            checkpoint_config: What a checkpoint states of itself; counts where no `model_id` is given.
-            config: Fields of this class.
-
-        Raises:
-            ConfigError: An unknown model or field, or sizes that do not fit together.
-        """
-        stated = find_published("Bird-MAE", model_id, SIZES) if model_id else checkpoint_config or {}
-        return join_config(cls(), "Bird-MAE", stated, config or {})

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from avex._core.errors import UnknownNameError, did_you_mean
 from avex.weights import KeyMap, KeyMapAdapter
+from avex.weights.adapter import rename_to_layout
 
 _UNUSED_CLASSIFIER = "classifier of the audio tower, which a joint embedding has no use for"
 _UNUSED_POOLER = "pooler of the text tower, which a joint embedding has no use for"
@@ -74,9 +74,4 @@ def export_state(state: Mapping[str, Tensor], layout: str = "esp") -> dict[str, 
         >>> export_state({"backbone.features.0.1.bias": None})
         {'audio_encoder.model.features.0.1.bias': None}
     """
-    tables = {adapter.name: adapter.key_map for adapter in ADAPTERS}
-    if layout not in tables:
-        raise UnknownNameError(
-            f"CLIP has no layout '{layout}'.{did_you_mean(layout, tables)} Known: {', '.join(tables)}."
-        )
-    return tables[layout].invert().rename(state)
+    return rename_to_layout(ADAPTERS, state, layout, "CLIP")

@@ -30,14 +30,15 @@ Text = str | Sequence[str] | Mapping[str, Tensor] | Tensor
 class Clip(ModelBase):
     """An EfficientNet for sounds and a RoBERTa for texts whose embeddings can be compared.
 
-    Both towers end in a projection to vectors of length 1. Text is given as strings, which needs the extra
-    `text`, or as token numbers. In features mode there is an audio tower only.
+    Both towers end in a projection to vectors of length 1. Text is given as strings, for which a RoBERTa needs the
+    extra `text`, or as token numbers. In features mode there is an audio tower only.
 
     Args:
         device: Where the model lives.
         audio_config: Settings of the spectrogram; None takes the defaults of `AudioConfig`.
         return_features_only: Build the audio tower and its projection only.
-        text_model_name: `roberta-base`, `roberta-large` or `distilroberta-base`.
+        text_model_name: `roberta-base`, `roberta-large` or `distilroberta-base`; or `bytes-small`, which reads
+            bytes, has no published weights and needs nothing installed.
         projection_dim: Length of the joint embeddings.
         temperature: Start of the temperature that similarities are divided by.
         efficientnet_variant: `b0` or `b1`.
@@ -127,7 +128,7 @@ class Clip(ModelBase):
                 "This CLIP model was loaded without its text tower. Load a checkpoint without "
                 "return_features_only=True, or build an untrained model with build_model('clip')."
             )
-        tokens = tokens_of(text, self.text_model_name, self.text_encoder.config.pad_id)
+        tokens = tokens_of(text, self.text_model_name, self.text_encoder.config)
         vectors = self.text_encoder(*(tokens[key].to(self.device) for key in ("input_ids", "attention_mask")))
         return F.normalize(self.text_projection(vectors[:, 0]), dim=-1)
 

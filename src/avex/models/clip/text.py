@@ -14,6 +14,7 @@ from avex._core.optional import require
 from avex.models.clip.config import RobertaConfig
 
 MAX_TOKENS = 70
+_START, _END, _FIRST_BYTE = 0, 2, 4  # RoBERTa's numbers of its special tokens, and what follows them
 
 
 class TextEncoder(nn.Module):
@@ -133,15 +134,17 @@ class _Layer(nn.Module):
 
 
 def tokens_of(
-    text: str | Sequence[str] | Mapping[str, Tensor] | Tensor, model_name: str, pad_id: int
+    text: str | Sequence[str] | Mapping[str, Tensor] | Tensor, model_name: str, config: RobertaConfig
 ) -> dict[str, Tensor]:
     """Turn text into token numbers; what is token numbers already only gets its mask.
+
+    Long texts are cut off.
 
     Args:
         text: One text, several, their tokens (B, L), or a mapping with `input_ids` and perhaps
             `attention_mask`.
         model_name: Whose tokens.
-        pad_id: The token that fills up short texts.
+        config: Its sizes.
 
     Returns:
         `input_ids` and `attention_mask`, both (B, L).
@@ -155,13 +158,30 @@ def tokens_of(
     if isinstance(text, Mapping):
         ids = text["input_ids"]
         mask = text.get("attention_mask")
-        return {"input_ids": ids, "attention_mask": ids != pad_id if mask is None else mask}
+        return {"input_ids": ids, "attention_mask": ids != config.pad_id if mask is None else mask}
     texts = [text] if isinstance(text, str) else list(text)
     if not texts:
         raise ValueError("There is no text: give at least one string.")
+    if config.reads_bytes:
+        ids = byte_tokens(texts, config.num_positions - config.pad_id - 1, config.pad_id)
+        return {"input_ids": ids, "attention_mask": ids != config.pad_id}
     return _tokenizer(model_name)(
         texts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
     )
+
+
+def byte_tokens(texts: Sequence[str], longest: int, pad_id: int = 1) -> Tensor:
+    """Numbers of the bytes (UTF-8) of texts between a start and an end token, filled up to the longest, (N, L).
+
+    Example:
+        >>> byte_tokens(["ab", "a"], longest=8).tolist()
+        [[0, 101, 102, 2], [0, 101, 2, 1]]
+    """
+    rows = [
+        torch.tensor([_START, *(_FIRST_BYTE + byte for byte in text.encode()[: longest - 2]), _END])
+        for text in texts
+    ]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=float(pad_id))
 
 
 _tokenizers: dict[str, Any] = {}

@@ -7,10 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from avex._core.errors import UnknownNameError, did_you_mean
 from avex.models.eat.config import FREQ_BINS
 from avex.nn.vit_config import read_sizes
-from avex.weights.adapter import KeyMapAdapter
+from avex.weights.adapter import KeyMapAdapter, rename_to_layout
 from avex.weights.keymap import KeyMap
 
 _ENCODER = (
@@ -100,7 +99,7 @@ def config_of(metadata: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[
     return {**found, **_stated_heads(metadata)}
 
 
-def export(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
+def export_state(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
     """Give a state dict the names of a published layout.
 
     Args:
@@ -112,15 +111,10 @@ def export(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
         WeightsError: The layout has no place for a tensor, such as the classifier of a pre-training layout.
 
     Example:
-        >>> export({"backbone.extra_tokens": torch.zeros(1, 1, 8)}, "huggingface").keys()   # doctest: +SKIP
+        >>> export_state({"backbone.extra_tokens": torch.zeros(1, 1, 8)}, "huggingface").keys()   # doctest: +SKIP
         dict_keys(['model.extra_tokens'])
     """
-    layouts = {adapter.name: adapter for adapter in ADAPTERS}
-    if layout not in layouts:
-        raise UnknownNameError(
-            f"EAT has no layout '{layout}'.{did_you_mean(layout, layouts)} Known: {', '.join(layouts)}."
-        )
-    return layouts[layout].key_map.invert().rename(state)
+    return rename_to_layout(ADAPTERS, state, layout, "EAT")
 
 
 def _stated_heads(metadata: Mapping[str, Any]) -> dict[str, int]:

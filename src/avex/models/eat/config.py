@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from avex._core.errors import ConfigError
-from avex.nn.vit_config import find_published, join_config
+from avex.nn.vit_config import VitConfig, find_published, join_config
 
 PATCH_SIZE = 16
 FREQ_BINS = 8  # patches that lie side by side: 128 mel bands / 16
@@ -20,7 +20,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class EatConfig:
+class EatConfig(VitConfig):
     """Sizes and settings of EAT.
 
     Attributes:
@@ -45,10 +45,11 @@ class EatConfig:
         24
     """
 
-    embed_dim: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    mlp_ratio: float = 4.0
+    family: ClassVar[str] = "EAT"
+    option: ClassVar[str] = "eat_cfg"
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = SIZES
+    length_unit: ClassVar[int] = 4
+
     max_length: int = 768
     target_length: int = 1024
     norm_mean: float = -4.268
@@ -59,11 +60,7 @@ class EatConfig:
     drop_path_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.embed_dim % self.num_heads or self.embed_dim % 4:
-            raise ConfigError(
-                f"EAT tokens of length {self.embed_dim} cannot be shared among {self.num_heads} heads: give an "
-                "embed_dim that 4 and num_heads divide, e.g. eat_cfg={'num_heads': ...}."
-            )
+        super().__post_init__()
         if self.target_length % PATCH_SIZE or not 0 < self.target_length <= self.max_length * PATCH_SIZE:
             raise ConfigError(
                 f"EAT target_length must be a multiple of {PATCH_SIZE} up to {self.max_length * PATCH_SIZE} "
@@ -72,17 +69,12 @@ class EatConfig:
         if self.pooling not in ("cls", "mean"):
             raise ConfigError(f"EAT pooling must be 'cls' or 'mean', not '{self.pooling}'.")
 
-    @property
-    def hidden_dim(self) -> int:
-        """Length inside the MLP."""
-        return round(self.embed_dim * self.mlp_ratio)
-
     @classmethod
     def from_options(
         cls,
         model_id: str | None = None,
         checkpoint_config: Mapping[str, Any] | None = None,
-        eat_cfg: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> EatConfig:
         """Join what is known of a model, the most explicit last.
@@ -91,7 +83,7 @@ class EatConfig:
             model_id: Published model; its sizes count, so that a checkpoint of another size does not fit.
             checkpoint_config: What a checkpoint states of itself; its sizes count where no `model_id` is given,
                 and whether it has a norm before its classifier in any case.
-            eat_cfg: Fields of this class.
+            config: Fields of this class.
             **settings: Fields of this class; None leaves one as it is.
 
         Raises:
@@ -99,7 +91,7 @@ class EatConfig:
         """
         stated = dict(checkpoint_config or {})
         if model_id:
-            sizes = find_published("EAT", model_id, SIZES)
+            sizes = find_published(cls.family, model_id, cls.published)
             stated = {**sizes, "head_norm": stated.get("head_norm", cls.head_norm)}
         set_here = {name: value for name, value in settings.items() if value is not None}
-        return join_config(cls(), "EAT", stated, {**(eat_cfg or {}), **set_here})
+        return join_config(cls(), cls.family, stated, {**(config or {}), **set_here})

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from avex._core.errors import UnknownNameError, did_you_mean
 from avex.models.efficientnet.config import VARIANTS
 from avex.weights import KeyMap, KeyMapAdapter
+from avex.weights.adapter import rename_to_layout
 
 _IMAGENET_CLASSES = 1000
 
@@ -99,9 +99,4 @@ def export_state(state: Mapping[str, Tensor], layout: str = "esp") -> dict[str, 
         >>> export_state({"backbone.features.0.0.weight": None}, "torchvision")
         {'features.0.0.weight': None}
     """
-    tables = {adapter.name: adapter.key_map for adapter in ADAPTERS}
-    if layout not in tables:
-        raise UnknownNameError(
-            f"Unknown layout '{layout}'.{did_you_mean(layout, tables)} Choose {', '.join(tables)}."
-        )
-    return tables[layout].invert().rename(state)
+    return rename_to_layout(ADAPTERS, state, layout, "EfficientNet")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from avex._core.errors import UnknownNameError, did_you_mean
 from avex.nn.position import WEIGHT_NORM_NAMES
-from avex.weights.adapter import KeyMapAdapter
+from avex.weights.adapter import KeyMapAdapter, rename_to_layout
 from avex.weights.keymap import KeyMap
 
 if TYPE_CHECKING:
@@ -79,6 +78,7 @@ ADAPTERS: tuple[KeyMapAdapter, ...] = (
     _fairseq("fairseq", "legacy"),
     _fairseq("fairseq_parametrized", "parametrized"),
 )
+_HEADLESS = frozenset(a.name for a in ADAPTERS if not a.name.startswith(("avex", "esp")))
 
 
 def export_state(state: Mapping[str, Tensor], layout: str = "torchaudio") -> dict[str, Tensor]:
@@ -98,11 +98,4 @@ def export_state(state: Mapping[str, Tensor], layout: str = "torchaudio") -> dic
     Example:
         >>> export_state(model.state_dict(), "torchaudio").keys()                # doctest: +SKIP
     """
-    adapters = {adapter.name: adapter for adapter in ADAPTERS}
-    if layout not in adapters:
-        raise UnknownNameError(
-            f"HuBERT has no layout '{layout}'.{did_you_mean(layout, adapters)} Known: {', '.join(adapters)}."
-        )
-    if not layout.startswith(("avex", "esp")):
-        state = {key: tensor for key, tensor in state.items() if not key.startswith("classifier.")}
-    return adapters[layout].key_map.invert().rename(dict(state))
+    return rename_to_layout(ADAPTERS, state, layout, "HuBERT", _HEADLESS)

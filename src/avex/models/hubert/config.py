@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from avex._core.errors import ConfigError, did_you_mean
+from avex.nn.vit_config import count_items
 
 ConvLayer = tuple[int, int, int]
 _HEAD_DIM = 64  # of every published HuBERT
@@ -162,14 +163,12 @@ def sizes_from_shapes(shapes: Mapping[str, Iterable[int]]) -> dict[str, Any]:
     """
     at = {name: tuple(shape) for name, shape in shapes.items()}
     found: dict[str, Any] = {}
-    layers = {name.split(".")[3] for name in at if name.startswith("encoder.transformer.layers.")}
-    if layers:
-        found["encoder_num_layers"] = len(layers)
-    convs: list[ConvLayer] = []
-    while kernel := at.get(f"feature_extractor.conv_layers.{len(convs)}.conv.weight"):
-        convs.append((kernel[0], kernel[2], 2 if convs else 5))
-    if convs:
-        found["extractor_conv_layer_config"] = tuple(convs)
+    if layers := count_items(at, "encoder.transformer.layers."):
+        found["encoder_num_layers"] = layers
+    if convs := count_items(at, "feature_extractor.conv_layers."):
+        found["extractor_conv_layer_config"] = tuple(
+            _conv(at, i) for i in range(max(convs, len(_BASE_CONVS)))
+        )
         found["extractor_conv_bias"] = "feature_extractor.conv_layers.0.conv.bias" in at
     if taps := at.get("encoder.transformer.pos_conv_embed.weight_v"):
         found["encoder_pos_conv_kernel"] = taps[2]
@@ -181,3 +180,10 @@ def sizes_from_shapes(shapes: Mapping[str, Iterable[int]]) -> dict[str, Any]:
         if shape := at.get(f"encoder.transformer.{name}"):
             found[key] = shape[0]
     return found
+
+
+def _conv(shapes: Mapping[str, tuple[int, ...]], index: int) -> ConvLayer:
+    """A convolution, or the usual one for one that a file lacks: the message is then that it is missing."""
+    usual = _BASE_CONVS[min(index, len(_BASE_CONVS) - 1)]
+    kernel = shapes.get(f"feature_extractor.conv_layers.{index}.conv.weight", (usual[0], 1, usual[1]))
+    return kernel[0], kernel[2], 2 if index else 5

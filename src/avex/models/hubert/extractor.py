@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from avex.frontends.base import autocast_disabled
 from avex.models.hubert.config import HubertConfig
+from avex.nn.convolution import is_hooked
 
 # Frames that the convolutions make at a time on a CPU: 2 s of audio, 13 MB after the first one.
 _PIECE = 100
@@ -98,7 +99,7 @@ class FeatureExtractor(nn.Module):
     def forward(self, waveform: Tensor) -> Tensor:
         """(B, S) to (B, T, C)."""
         kernel, shift = cast(NormalisedConv, self.conv_layers[0]).fold(waveform)
-        if waveform.device.type != "cpu" or torch.is_grad_enabled():
+        if waveform.device.type != "cpu" or torch.is_grad_enabled() or self._is_watched():
             return self._convolve(waveform, kernel, shift).transpose(1, 2)
         clips = []
         for i in range(len(waveform)):
@@ -106,6 +107,10 @@ class FeatureExtractor(nn.Module):
             pieces = [self._convolve(x, kernel[clip], shift[clip]) for x in self._pieces(waveform[clip])]
             clips.append(torch.cat(pieces, dim=2))
         return torch.cat(clips).transpose(1, 2)
+
+    def _is_watched(self) -> bool:
+        """Whether somebody reads what a convolution puts out: it must then see whole batches and stay as it is."""
+        return any(map(is_hooked, self.conv_layers.modules()))
 
     def _pieces(self, waveform: Tensor) -> Iterator[Tensor]:
         """The samples that each run of frames sees; neighbours overlap by what a frame sees beyond its hop."""
@@ -117,15 +122,13 @@ class FeatureExtractor(nn.Module):
 
     def _convolve(self, waveform: Tensor, kernel: Tensor, shift: Tensor) -> Tensor:
         first, *others = self.conv_layers
-        x = _gelu(first(waveform, kernel, shift))
+        # In place where nobody needs the input again: these are the largest tensors of the network.
+        keep = torch.is_grad_enabled() or self._is_watched()
+        gelu = functional.gelu if keep else torch.ops.aten.gelu_
+        x = gelu(first(waveform, kernel, shift))
         for layer in others:
-            x = _gelu(layer(x))
+            x = gelu(layer(x))
         return x
-
-
-def _gelu(x: Tensor) -> Tensor:
-    # In place where nobody needs the input again: these are the largest tensors of the network.
-    return functional.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
 
 
 def _conv(inputs: int, channels: int, kernel: int, stride: int, bias: bool) -> nn.Conv1d:

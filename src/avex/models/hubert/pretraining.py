@@ -33,11 +33,12 @@ class HubertPretrainingConfig:
         temperature: What cosines are divided by.
         visible_weight: Weight of the loss on frames that were not hidden, beside 1 for hidden ones.
         feature_penalty: Weight of the mean square of what the convolutions put out.
-        feature_gradient: Factor on the gradient that goes into the convolutions.
+        feature_gradient: Factor on the gradient that goes into the convolutions, that of the penalty included.
 
     Source:
         Hsu et al. (2021), https://arxiv.org/abs/2106.07447, sections 2 to 4. AVES (Hagiwara 2022,
-        https://arxiv.org/abs/2210.14493) follows the base model.
+        https://arxiv.org/abs/2210.14493) follows the base model. Weight of the penalty and factor on the gradient
+        are those of fairseq's `hubert_base_librispeech`.
 
     Example:
         >>> HubertPretrainingConfig(clusters=500, target_layer=6).mask_span

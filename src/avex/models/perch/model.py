@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from avex._core.errors import ConfigError
 from avex.configs import AudioConfig
-from avex.models.base_model import ModelBase, waveform_and_mask
+from avex.models.base_model import ModelBase
+from avex.models.batches import waveform_and_mask
 from avex.models.features import Features, TokenLayout
 from avex.models.perch.config import SAMPLE_RATE, TARGET_PEAK, WINDOW_SAMPLES, PerchOutputs
 from avex.models.runtime.onnx import OnnxGraph

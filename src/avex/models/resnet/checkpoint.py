@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from avex._core.errors import UnknownNameError, did_you_mean
 from avex.weights import KeyMap, KeyMapAdapter
+from avex.weights.adapter import rename_to_layout
 
 _TORCHVISION = KeyMap(
     [
@@ -46,11 +46,4 @@ def export_state(state: Mapping[str, Tensor], layout: str = "avex") -> dict[str,
         >>> export_state({"backbone.layer1.0.bn1.bias": None}, "torchvision")
         {'layer1.0.bn1.bias': None}
     """
-    tables = {adapter.name: adapter.key_map for adapter in ADAPTERS}
-    if layout not in tables:
-        raise UnknownNameError(
-            f"ResNet has no layout '{layout}'.{did_you_mean(layout, tables)} Known: {', '.join(tables)}."
-        )
-    if layout == "torchvision":
-        state = {key: tensor for key, tensor in state.items() if not key.startswith("classifier.")}
-    return tables[layout].invert().rename(state)
+    return rename_to_layout(ADAPTERS, state, layout, "ResNet", {"torchvision"})

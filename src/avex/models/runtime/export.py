@@ -143,7 +143,7 @@ def _audio(encoder: nn.Module, rate: int | None, samples: int | None) -> tuple[i
         samples = round(seconds * rate)
     if rate is None or samples is None:
         raise ConfigError(
-            f"{type(encoder).__name__} states no window. Pass sample_rate=... and window_samples=... ."
+            f"{type(encoder).__name__} states no window. Pass sample_rate=... and window_samples=... (--seconds)."
         )
     return rate, samples
 

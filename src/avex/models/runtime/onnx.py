@@ -10,7 +10,7 @@ import numpy as np
 
 from avex._core.errors import ConfigError, WeightsError
 from avex._core.optional import require
-from avex.models.runtime.threads import available_cpus
+from avex.models.runtime.threads import runtime_threads
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -48,7 +48,7 @@ class OnnxGraph:
         self._arguments = (str(path), device, num_threads, extra)
         options = runtime.SessionOptions()
         options.log_severity_level = 4  # errors are raised, they need not be printed as well
-        options.intra_op_num_threads = num_threads or available_cpus()
+        options.intra_op_num_threads = num_threads or runtime_threads()
         self._failures = _failures(runtime)
         kind, _, index = device.partition(":")
         try:

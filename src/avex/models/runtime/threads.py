@@ -1,4 +1,4 @@
-"""How many threads a runtime outside torch may use."""
+"""Processors that this process has, and how many threads a runtime outside torch may use."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from pathlib import Path
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
-def available_cpus(sessions: int = 1) -> int:
-    """Processors for each of `sessions` that run at the same time, at least one.
+def available_cpus() -> int:
+    """Processors this process may use, at least one.
 
-    Counts the processors that this process may run on (`taskset`, a batch system), no more than the container's
-    quota allows, and no more than `OMP_NUM_THREADS` says: torch keeps to that as well.
-
-    Raises:
-        ValueError: `sessions` is below 1.
+    Counts those that it may run on (`taskset`, a batch system), and no more than the container's quota allows.
 
     Example:
-        >>> available_cpus(sessions=10_000)
-        1
+        >>> available_cpus() >= 1
+        True
     """
-    if sessions < 1:
-        raise ValueError(f"sessions must be at least 1, not {sessions}.")
     try:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows
         count = os.cpu_count() or 1
-    limits = [count, _quota(_QUOTA), _positive(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0])]
-    return max(1, min(limit for limit in limits if limit is not None) // sessions)
+    return max(1, min(count, _quota(_QUOTA) or count))
+
+
+def runtime_threads() -> int:
+    """Threads for one operator: all processors, but no more than `OMP_NUM_THREADS` says, as with torch."""
+    cpus = available_cpus()
+    return min(cpus, _positive(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]) or cpus)
 
 
 def _quota(path: Path) -> int | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from avex.frontends.base import check_tensor, check_waveform
 from avex.models.features import Aggregation, Features, TokenLayout
 
 
@@ -26,13 +27,16 @@ def cut_windows(x: Tensor, size: int, model: str) -> Tensor:
 
     Raises:
         ValueError: Another shape, or no samples.
+        TypeError: No tensor, or not floating point.
 
     Example:
         >>> cut_windows(torch.ones(2, 5), 4, "Perch").shape
         torch.Size([2, 2, 4])
     """
+    check_tensor(x)
     if x.ndim != 2 or x.numel() == 0:
         raise ValueError(f"{model} takes waveforms (batch, samples) that hold samples, not {tuple(x.shape)}.")
+    check_waveform(x)
     return nn.functional.pad(x, (0, -x.shape[1] % size)).unflatten(1, (-1, size))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class CheckResult:
     Attributes:
         name: The card.
         checksum: `verified`, or why it was not.
-        report: What was loaded.
+        report: What was loaded, or `nothing` if that failed or gave no numbers.
         fingerprint: Measured output for the test signal; None if nothing could be loaded.
         differences: How it differs from the card's, in words; None if the card states none.
         seconds: Time to load and run.
@@ -106,35 +106,44 @@ def check_model(
     checksum, findings = _checksum(card, checkpoint)
     try:
         loaded = load_card(card, LoadRequest(device=device, checkpoint_path=checkpoint))
+        if not isinstance(loaded, ModelBase):
+            raise ConfigError(f"'{card.name}' is a {type(loaded).__name__}; only a ModelBase can be checked.")
+        measured = output_fingerprint(embed_check_signal(loaded))
     except (WeightsError, ConfigError) as error:
         if checkpoint is None:
             raise
         seconds = time.perf_counter() - started
-        return CheckResult(
-            card.name, checksum, "nothing", None, None, seconds, device or "cpu", (*findings, str(error))
-        )
-    if not isinstance(loaded, ModelBase):
-        raise ConfigError(f"'{card.name}' is a {type(loaded).__name__}; only a ModelBase can be checked.")
-    measured = output_fingerprint(embed_check_signal(loaded))
-    differences = None
-    if card.fingerprint:
-        expected = card.fingerprint.model_dump(exclude={"rtol"})
-        differences = compare(expected, measured, card.fingerprint.rtol)
+        findings = (*findings, str(error))
+        return CheckResult(card.name, checksum, "nothing", None, None, seconds, device or "cpu", findings)
     wrong = wrong_tensors(loaded, card.tensor_sha256)
+    published = len(card.tensor_sha256)
     report = getattr(loaded, "load_report", None)
     return CheckResult(
         name=card.name,
         checksum=checksum,
         report=report.table() if report else "the graph file was loaded as it is",
         fingerprint=measured,
-        differences=differences,
+        differences=_differences(card, measured),
         seconds=time.perf_counter() - started,
         device=str(loaded.device),
-        findings=(*findings, *(f"tensor '{name}' is not the published one" for name in wrong)),
-        tensors=f"{len(card.tensor_sha256) - len(wrong)} of {len(card.tensor_sha256)} as published"
-        if card.tensor_sha256
-        else "",
+        findings=(*findings, *_contradictions(loaded, card, wrong)),
+        tensors=f"{published - len(wrong)} of {published} as published" if published else "",
     )
+
+
+def _contradictions(model: ModelBase, card: ModelCard, wrong: list[str]) -> Iterator[str]:
+    """What the card says of its model that this one does not keep."""
+    if card.embedding_dim not in (None, model.embedding_dim):
+        yield f"an embedding has {model.embedding_dim} values, the card states {card.embedding_dim}"
+    for name in wrong:
+        yield f"tensor '{name}' is not the published one"
+
+
+def _differences(card: ModelCard, measured: dict[str, Any]) -> tuple[str, ...] | None:
+    """How an output differs from the card's, in words; None if the card states none."""
+    if not card.fingerprint:
+        return None
+    return compare(card.fingerprint.model_dump(exclude={"rtol"}), measured, card.fingerprint.rtol)
 
 
 def wrong_tensors(model: nn.Module, published: Mapping[str, str]) -> list[str]:
@@ -160,7 +169,10 @@ def _checksum(card: ModelCard, checkpoint: str | Path | None) -> tuple[str, tupl
         if card.sha256 is None:
             return "not verified: the card states no sha256", ()
         return f"verified{partial}", ()  # or loading raises
-    actual = sha256_of(fetch(checkpoint))
+    path = fetch(checkpoint)
+    if path.is_dir():
+        return "a folder has none", ()  # loading says what to give instead
+    actual = sha256_of(path)
     if card.sha256 is None:
         return f"{actual}; the card states none", ()
     if actual.startswith(card.sha256):

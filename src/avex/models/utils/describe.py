@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from typing import Any
 
@@ -21,7 +22,9 @@ _PADDING = {
     "leaks": "masked, but it still changes the embedding: give clips of one length",
     "none": "heard as silence",
 }
-_TITLES = ("Model Name", "Description", "Trained Classifier", "Loads")
+_TITLES = ("Model Name", "Description", "Trained Classifier")
+_LEAST_DESCRIPTION = 20
+_NOTEBOOK_WIDTH = 100
 
 
 def model_table() -> dict[str, dict[str, Any]]:
@@ -53,7 +56,7 @@ def model_table() -> dict[str, dict[str, Any]]:
 
 
 def list_models() -> dict[str, dict[str, Any]]:
-    """Print a table of all models and return what it says.
+    """Print a table of all models, as wide as the terminal, and return what it says in full.
 
     Returns:
         See `model_table`.
@@ -64,28 +67,54 @@ def list_models() -> dict[str, dict[str, Any]]:
         6522
     """
     table = model_table()
-    sys.stdout.write(format_models(table))
+    sys.stdout.write(format_models(table, terminal_width() or _NOTEBOOK_WIDTH))
     return table
 
 
-def format_models(table: dict[str, dict[str, Any]]) -> str:
-    """The table as text."""
+def terminal_width() -> int | None:
+    """Columns of the terminal, or None if standard output is none (a pipe, a file, a notebook)."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def format_models(table: dict[str, dict[str, Any]], width: int | None = None) -> str:
+    """The table as text.
+
+    Args:
+        table: See `model_table`.
+        width: Columns to fit into, by shortening descriptions; None for whole ones.
+    """
     rows = [
-        (name, facts["description"], _classifier(facts), "yes" if facts["available"] else "planned")
+        (name, _planned(facts) + facts["description"], _classifier(facts, brief=True))
         for name, facts in table.items()
     ]
-    widths = [max(len(row[column]) for row in [_TITLES, *rows]) + 2 for column in range(len(_TITLES))]
-    rule = "=" * sum(widths)
-    body = ["".join(map(str.ljust, row, widths)).rstrip() for row in [_TITLES, *rows]]
+    names, descriptions, classifiers = (max(map(len, column)) for column in zip(_TITLES, *rows, strict=True))
+    if width is not None:
+        descriptions = min(descriptions, max(_LEAST_DESCRIPTION, width - names - classifiers - 4))
+    lines = [
+        f"{name:<{names}}  {_shortened(description, descriptions):<{descriptions}}  {classifier}".rstrip()
+        for name, description, classifier in [_TITLES, *rows]
+    ]
+    rule = "=" * (names + descriptions + classifiers + 4)
     footer = f"{len(table)} models. Details: avex describe NAME"
-    return "\n".join([rule, body[0], rule, *body[1:], rule, footer, ""])
+    return "\n".join([rule, lines[0], rule, *lines[1:], rule, footer, ""])
 
 
-def _classifier(facts: dict[str, Any]) -> str:
-    if not facts["has_trained_classifier"]:
-        unnamed = facts["num_classes"]  # a classifier whose labels are in the weights file, or nowhere
-        return f"Yes ({unnamed} classes, labels not in the card)" if unnamed else "No"
-    return f"Yes ({facts['num_classes']} classes)" if facts["num_classes"] else "Yes"
+def _planned(facts: dict[str, Any]) -> str:
+    return "" if facts["available"] else "(planned) "
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1].rstrip(" .,;:-(") + "…"
+
+
+def _classifier(facts: dict[str, Any], brief: bool = False) -> str:
+    classes = facts["num_classes"]
+    if facts["has_trained_classifier"]:
+        return f"Yes ({classes} classes)" if classes else "Yes"
+    if not classes:
+        return "No"
+    # Its labels are in the weights file, or nowhere.
+    return f"Yes ({classes}, unnamed)" if brief else f"Yes ({classes} classes, labels not in the card)"
 
 
 def describe_model(name: str, verbose: bool = False) -> dict[str, Any]:

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
-from avex._core.errors import WeightsError
+from avex._core.errors import ConfigError, WeightsError
 from avex.configs import ModelCard, ModelSpec
 from avex.io import sha256_of
 from avex.models.base_model import ModelBase
 from avex.models.template.trust import trust_card
 from avex.models.utils.building import LoadRequest, build, build_and_fill, make_plan, set_fact
+from avex.models.utils.cards import describe_problems
 from avex.models.utils.factory import accepts, build_class, build_model_from_spec
 from avex.models.utils.plan import LoadPlan
 from avex.models.utils.registry import get_model_class, resolve
@@ -25,6 +27,7 @@ from avex.models.utils.sources import (
     ChosenWeights,
     FileContent,
     choose_weights,
+    class_for,
     fitting_labels,
     labels_for,
     labels_in_file,
@@ -113,8 +116,7 @@ def load_card(card: ModelCard, request: LoadRequest | None = None) -> nn.Module:
     spec, precision = _take_precision(cls, spec, request)
     card = card.model_copy(update={"model_spec": spec})
     chosen = choose_weights(cls, card, request.checkpoint_path, request.checkpoint_format, request.pretrained)
-    if chosen is not None and (choose := getattr(cls, "for_checkpoint", None)):
-        cls = choose(chosen.source)  # a family may have another class for another kind of file
+    cls = class_for(cls, chosen)
     if getattr(cls, "reads_graph_file", False):
         model = _load_graph(cls, card, request, chosen, extra)
     else:
@@ -131,7 +133,10 @@ def _merge_options(spec: ModelSpec, options: dict[str, Any]) -> tuple[ModelSpec,
     """Options that are fields of the spec go there, validated; the others go to the constructor."""
     fields = {name: value for name, value in options.items() if name in ModelSpec.model_fields}
     extra = {name: value for name, value in options.items() if name not in fields}
-    merged = ModelSpec.model_validate({**spec.model_dump(exclude_unset=True), **fields})
+    try:
+        merged = ModelSpec.model_validate({**spec.model_dump(exclude_unset=True), **fields})
+    except ValidationError as error:
+        raise ConfigError(f"An option of '{spec.name}' is not valid: {describe_problems(error)}.") from error
     return merged, extra
 
 

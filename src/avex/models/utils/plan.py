@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 from avex._core.errors import ConfigError
@@ -65,8 +66,10 @@ def plan_load(
         >>> plan_load(return_features_only=False, num_classes=10, has_weights=True, has_head=True).head
         'new'
     """
-    if num_classes is not None and num_classes < 1:
-        raise ConfigError(f"num_classes must be at least 1, not {num_classes}.")
+    if num_classes is not None:
+        whole = isinstance(num_classes, Integral) and not isinstance(num_classes, bool)
+        if not whole or num_classes < 1:
+            raise ConfigError(f"num_classes must be a whole number and at least 1, not {num_classes}.")
     if return_features_only:
         return LoadPlan(True, None, "none", has_weights, attach_labels=False)
     if num_classes is not None:

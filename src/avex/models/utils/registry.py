@@ -6,18 +6,15 @@ thread-safe, and what a caller gets is always a copy, so nobody changes the regi
 
 from __future__ import annotations
 
-import importlib.resources
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import ValidationError
-
-from avex._core.errors import ConfigError, FamilyNotAvailableError, UnknownModelError, did_you_mean
+from avex._core.errors import FamilyNotAvailableError, UnknownModelError, did_you_mean
 from avex._core.registry import load_attribute
-from avex.configs import ModelCard, ModelSpec, read_yaml
-from avex.configs.yaml_files import parse_yaml
+from avex.configs import ModelCard, ModelSpec
 from avex.models.template.cards import TEMPLATE_MODEL, is_template_name, template_card
+from avex.models.utils.cards import CardTable, load_model_card
 from avex.models.utils.families import (
     FAMILIES,
     canonical_family,
@@ -33,104 +30,9 @@ if TYPE_CHECKING:
 
 ClassT = TypeVar("ClassT", bound="type[nn.Module]")
 
-OFFICIAL_CARDS_PACKAGE = "avex.api.configs"
-OFFICIAL_CARDS_FOLDER = "official_models"
-
-
-class _Cards:
-    """Cards by name and alias; the official ones are read once, on first use."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._cards: dict[str, ModelCard] | None = None
-        self._aliases: dict[str, str] = {}
-
-    def _table(self) -> dict[str, ModelCard]:
-        with self._lock:
-            if self._cards is None:
-                self._cards = {}
-                folder = importlib.resources.files(OFFICIAL_CARDS_PACKAGE) / OFFICIAL_CARDS_FOLDER
-                for entry in sorted(folder.iterdir(), key=lambda item: item.name):
-                    if entry.name.endswith(".yml"):
-                        text = entry.read_text(encoding="utf-8")
-                        self._add(card_from_mapping(parse_yaml(text, entry.name), entry.name))
-            return self._cards
-
-    def _add(self, card: ModelCard) -> None:
-        assert self._cards is not None
-        self._cards[card.name] = card
-        self._aliases.update(dict.fromkeys(card.aliases, card.name))
-
-    def add(self, card: ModelCard) -> None:
-        with self._lock:
-            self._table()
-            self._add(card.model_copy(deep=True))
-
-    def remove(self, name: str) -> None:
-        with self._lock:
-            card = self._table().pop(name, None)
-            for alias in card.aliases if card else ():
-                self._aliases.pop(alias, None)
-
-    def find(self, name: str) -> ModelCard | None:
-        with self._lock:
-            table = self._table()
-            card = table.get(name) or table.get(self._aliases.get(name, ""))
-            return card.model_copy(deep=True) if card else None
-
-    def names(self) -> list[str]:
-        with self._lock:
-            return sorted(self._table())
-
-    def all_names(self) -> list[str]:
-        with self._lock:
-            return [*self._table(), *self._aliases]
-
-
-_cards = _Cards()
+_cards = CardTable()
 _classes: dict[str, type[nn.Module]] = {}
 _classes_lock = threading.RLock()
-
-
-def card_from_mapping(data: dict[str, object], source: str) -> ModelCard:
-    """Validate the content of a card file.
-
-    Args:
-        data: Parsed YAML, with the spec under `model_spec` or at the root.
-        source: File name, for messages; its stem is the card's name if the card states none.
-
-    Raises:
-        ConfigError: A field is unknown, missing or has a wrong value.
-    """
-    if "model_spec" in data and "name" not in data:
-        data = {"name": Path(source).stem, **data}
-    try:
-        return ModelCard.model_validate(data)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc']) or 'card'}: {item['msg']}"
-            for item in error.errors()
-        )
-        raise ConfigError(f"Model card '{source}' is not valid: {problems}.") from error
-
-
-def load_model_card(path: str | Path) -> ModelCard:
-    """Read a card from a YAML file; relative paths in it are taken relative to the file.
-
-    Raises:
-        ConfigError: The file cannot be read or is not a card.
-
-    Example:
-        >>> load_model_card("my_model.yml").model_spec.name  # doctest: +SKIP
-        'efficientnet'
-    """
-    card = card_from_mapping(read_yaml(path), str(path))
-    folder = Path(path).parent
-    for field in ("checkpoint_path", "class_mapping_path"):
-        value = getattr(card, field)
-        if value and "://" not in value and not Path(value).is_absolute() and (folder / value).exists():
-            setattr(card, field, str(folder / value))
-    return card
 
 
 def register_model(name: str, model_spec: ModelSpec | ModelCard) -> None:

@@ -103,6 +103,12 @@ def choose_weights(
     return None
 
 
+def class_for(cls: type[nn.Module], chosen: ChosenWeights | None) -> type[nn.Module]:
+    """The class that takes these weights: a family may have another one for another kind of file."""
+    choose = getattr(cls, "for_checkpoint", None)
+    return choose(chosen.source) if choose is not None and chosen is not None else cls
+
+
 def recognise_given(chosen: ChosenWeights, card: ModelCard) -> ChosenWeights:
     """The same weights, with their card if a file that the caller gave is the published one, by its sha256."""
     if chosen.card is not None:

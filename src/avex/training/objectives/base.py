@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,10 +47,12 @@ class Objective(nn.Module):
     Attributes:
         name: Name in configurations.
         layout: Published layout that `published_state` writes; None for the model's own names.
+        comparable: Whether losses of two points of a training can be compared; not so where targets move.
     """
 
     name: str = ""
     layout: str | None = None
+    comparable: bool = True
 
     def __init__(self, model: ModelBase) -> None:
         super().__init__()
@@ -89,6 +92,13 @@ class Objective(nn.Module):
         if has_lora(model):
             merge_lora(model)
         return model
+
+    def save_extras(self, folder: Path) -> None:
+        """Write what else a later training needs beside the encoder, such as the tokenizer of BEATs.
+
+        Args:
+            folder: Of the run.
+        """
 
     def parameter_groups(
         self, lr: float, weight_decay: float, layer_decay: float | None = None

@@ -137,7 +137,8 @@ class BeatsTokenizerObjective(Objective):
 
     Attributes:
         tokenizer: What is trained. Its encoder starts as a copy of the teacher's. Save it with
-            `objective.tokenizer.save(path)`, and give that path to `BeatsObjective`.
+            `objective.tokenizer.save(path)`, and give that path to `BeatsObjective`; `avex train` writes it to
+            `tokenizer.safetensors` in the folder of the run.
 
     Raises:
         ConfigError: Another family.
@@ -191,6 +192,10 @@ class BeatsTokenizerObjective(Objective):
         loss = 1.0 - cosine + self.distance_weight * distance
         used = perplexity(labels, self.config.codes)
         return LossOutput(loss, detached(loss=loss, cosine=cosine, distance=distance, perplexity=used))
+
+    def save_extras(self, folder: Path) -> None:
+        """Write the tokenizer to `tokenizer.safetensors`."""
+        self.tokenizer.save(folder / "tokenizer.safetensors")
 
     def export(self) -> ModelBase:
         """The tokenizer's encoder as a model, in eval mode on the CPU; its codes are in `tokenizer`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -19,6 +21,7 @@ from avex.training.objectives.base import (
     waveform_of,
 )
 from avex.training.objectives.gathering import gather_with_gradient, world
+from avex.weights import WeightSource
 
 
 def contrastive_loss(audio: Tensor, text: Tensor, scale: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -69,9 +72,12 @@ class ContrastiveObjective(Objective):
     Args:
         model: A `Clip` with both towers.
         freeze_text: Leave the text tower as it is and train its projection only.
+        text_weights: Path or URI of a published RoBERTa for the text tower to start from, such as
+            `hf://FacebookAI/roberta-base/model.safetensors`; None takes the tower as it is.
 
     Raises:
         ConfigError: Another model, or one without its text tower.
+        WeightsError: `text_weights` do not fit the tower.
 
     Source:
         Radford et al. (2021), https://arxiv.org/abs/2103.00020; Elizalde et al. (2022),
@@ -84,11 +90,15 @@ class ContrastiveObjective(Objective):
     name = "contrastive"
     model: Clip
 
-    def __init__(self, model: ModelBase, *, freeze_text: bool = False) -> None:
+    def __init__(
+        self, model: ModelBase, *, freeze_text: bool = False, text_weights: str | Path | None = None
+    ) -> None:
         require_family(model, Clip, self.name)
         if model.return_features_only:
             raise ConfigError("Contrastive training needs a CLIP model with its text tower.")
         super().__init__(model)
+        if text_weights is not None:
+            self.model.load_text_weights(WeightSource(str(text_weights)).fetch())
         self.freeze_text = freeze_text
         if freeze_text:
             self.model.text_encoder.requires_grad_(False)

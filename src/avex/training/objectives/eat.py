@@ -36,7 +36,11 @@ class EatObjective(Objective):
 
     A teacher, the moving average of the student, hears the whole clip. The student sees a fifth of its patches,
     under several masks at once. A decoder guesses the teacher's features of the hidden patches; the student's CLS
-    token guesses their mean. Both losses are means of squared differences per channel.
+    token guesses their mean. Both losses are means of squared differences per channel, as in the paper; its code
+    sums the utterance loss over the clips of a batch, which `utterance_weight` of clips times clones gives here.
+
+    The teacher moves, so the loss of one epoch says little beside that of another: `avex train` exports the last
+    weights, not those of the lowest loss.
 
     Args:
         model: An `Eat`, best without classifier and without `head_norm`.
@@ -59,6 +63,7 @@ class EatObjective(Objective):
 
     name = "eat"
     layout = "fairseq"
+    comparable = False
     model: Eat
 
     def __init__(

@@ -16,9 +16,9 @@ from avex.models.base_model import ModelBase
 # Where a family turns a state dict into a published layout.
 _EXPORTERS = {
     "beats": "avex.models.beats.checkpoint:export_state",
-    "eat_hf": "avex.models.eat.checkpoint:export",
+    "eat_hf": "avex.models.eat.checkpoint:export_state",
     "hubert": "avex.models.hubert.checkpoint:export_state",
-    "birdmae": "avex.models.birdmae.checkpoint:export",
+    "birdmae": "avex.models.birdmae.checkpoint:export_state",
     "clip": "avex.models.clip.checkpoint:export_state",
 }
 

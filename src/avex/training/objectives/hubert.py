@@ -39,16 +39,18 @@ class HubertObjective(Objective):
     """Masked prediction of clusters, as HuBERT and AVES are trained.
 
     Before the first step, `prepare` finds the clusters on some of the audio: of spectral features in the first
-    iteration, of a layer of the model as it then is in the second (`target_layer`). They stay as they are from
+    iteration, of a layer of the encoder of the first in the second (`target_layer`). They stay as they are from
     there on, and are part of the state dict.
 
     Args:
         model: A `Hubert` without classifier.
         config: Settings.
+        teacher: With `target_layer`, the encoder of the iteration before, while `model` starts anew, as in the
+            paper; None takes the model as it is at the start, which then goes on learning.
         generator: Source of the masks; None for torch's own, which a checkpoint of the training keeps.
 
     Raises:
-        ConfigError: Another family, or a classifier, which would stay as it is.
+        ConfigError: Another family, a classifier, which would stay as it is, or a teacher that does not fit.
 
     Source:
         Hsu et al. (2021), https://arxiv.org/abs/2106.07447.
@@ -74,6 +76,7 @@ class HubertObjective(Objective):
         model: ModelBase,
         config: HubertPretrainingConfig | None = None,
         *,
+        teacher: ModelBase | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         require_family(model, Hubert, self.name)
@@ -83,10 +86,9 @@ class HubertObjective(Objective):
         self.config = config or HubertPretrainingConfig()
         self.generator = generator
         dim = self.model.config.encoder_embed_dim
-        self.targets = self._target_network()
+        self.targets, width = self._target_network(teacher)
         self.scores = ClusterScores(dim, self.config)
         self.mask_vector = nn.Parameter(torch.empty(dim).uniform_())
-        width = 39 if self.config.target_layer is None else dim
         self.register_buffer("centres", torch.zeros(self.config.clusters, width))
         self.register_buffer("fitted", torch.tensor(False))
         self.to(model.device)
@@ -157,9 +159,8 @@ class HubertObjective(Objective):
         waveform, padding = self._waveform(batch)
         backbone, settings = self.model.backbone, self.config
         target = self.targets_of(waveform)
-        features = backbone.feature_extractor(waveform)
+        features = _scale_gradient(backbone.feature_extractor(waveform), settings.feature_gradient)
         penalty = features.float().square().mean()
-        features = _scale_gradient(features, settings.feature_gradient)
         mask = span_mask(
             len(target),
             target.shape[1],
@@ -196,10 +197,23 @@ class HubertObjective(Objective):
             return self.targets(waveform)
         return layer_output(cast(Any, self.targets), waveform, layer)
 
-    def _target_network(self) -> nn.Module:
+    def _target_network(self, teacher: ModelBase | None) -> tuple[nn.Module, int]:
+        """What gives the features that are clustered, and their length."""
+        model = self.model
         if self.config.target_layer is None:
-            return SpectralTargets(self.model.config, self.model.sample_rate)
-        return copy.deepcopy(self.model.backbone).requires_grad_(False).eval()
+            if teacher is not None:
+                raise ConfigError(
+                    "A teacher of HuBERT needs target_layer, the number of the layer to cluster."
+                )
+            return SpectralTargets(model.config, model.sample_rate), 39
+        source = model if teacher is None else teacher
+        require_family(source, Hubert, self.name)
+        assert isinstance(source, Hubert)
+        if source.config.hop_length != model.config.hop_length or source.sample_rate != model.sample_rate:
+            raise ConfigError(
+                "The teacher of HuBERT must have the frames of the model: its rate and its hop."
+            )
+        return copy.deepcopy(source.backbone).requires_grad_(False).eval(), source.config.encoder_embed_dim
 
 
 def _scale_gradient(x: Tensor, factor: float) -> Tensor:

@@ -99,6 +99,12 @@ class ClassificationLoss(nn.Module):
             )
         return self._binary(logits, as_rows(target, logits.shape[1]))
 
+    def total_weight(self, target: Tensor) -> float:
+        """What the mean of `forward` divides by: the means of two batches make that of both with these weights."""
+        if self.loss == "cross_entropy" and target.ndim == 1 and self.class_weights is not None:
+            return float(self.class_weights[target].sum())
+        return float(len(target))
+
     def _binary(self, logits: Tensor, target: Tensor) -> Tensor:
         target = target * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
         loss = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")

@@ -1,0 +1,179 @@
+"""Every objective from a configuration to a model that loads: what it needs before, beside and after its steps."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import avex
+from avex.configs import RunConfig
+from avex.models.clip.config import TEXT_MODELS, RobertaConfig
+from avex.models.clip.model import Clip
+from avex.testing import tiny_card
+from avex.testing.tiny_specs import TINY_SPECS
+from avex.training.objectives import build_objective
+
+_spec = importlib.util.spec_from_file_location("training_runs", Path(__file__).with_name("training_runs.py"))
+runs = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(runs)
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="needs the extra train")
+
+FAMILY = {"eat": "eat", "mae": "birdmae", "hubert": "hubert", "beats": "beats"}
+SETTINGS = {
+    "eat": {"clones": 2, "decoder_dim": 16, "decoder_groups": 4, "decoder_layers": 1, "ema_start": 0.9},
+    "mae": {"decoder_dim": 16, "decoder_layers": 2, "decoder_heads": 2},
+    "hubert": {"clusters": 6, "projection_dim": 8},
+    "beats": {"codes": 16, "code_dim": 4, "predictor_layers": 1},
+}
+
+
+def _spec_of(family):
+    spec = tiny_card(family).model_spec.model_dump(mode="json", exclude_unset=True)
+    return {**spec, "device": "cpu", "pretrained": False}
+
+
+def _config(folder, objective, family, **changes):
+    """The run of an objective on synthetic clips, read from its YAML file."""
+    given = {
+        "label_type": "self_supervised",
+        "objective": objective,
+        "model_spec": _spec_of(family),
+        **changes,
+    }
+    return RunConfig.from_sources(
+        runs.write_config(folder, augmentations=[], **given), [f"run_name={objective['name']}"]
+    )
+
+
+def _train(config):
+    from avex.training.run import train
+
+    return train(config)
+
+
+def _losses(result):
+    return [row["val/loss"] for row in runs.metrics(result.folder) if "val/loss" in row]
+
+
+@pytest.mark.parametrize("name", sorted(FAMILY))
+def test_self_supervised_objectives_train_from_a_file(name, tmp_path):
+    config = _config(tmp_path, {"name": name, "settings": SETTINGS[name]}, FAMILY[name])
+    result = _train(config)
+    losses = _losses(result)
+    assert losses[-1] < losses[0]
+    model = avex.load_model(result.model)
+    fresh = avex.load_model(config.model_spec, return_features_only=True, device="cpu")
+    assert model.return_features_only
+    own, other = dict(model.named_parameters()), dict(fresh.named_parameters())
+    assert own.keys() == other.keys()
+    assert not any(
+        torch.equal(own[key], other[key]) for key in own if "blocks.0.attn" in key or "q_proj" in key
+    )
+
+
+def test_eat_leaves_its_last_weights(tmp_path):
+    result = _train(_config(tmp_path, {"name": "eat", "settings": SETTINGS["eat"]}, "eat"))
+    stored = sorted(path.name for path in (result.folder / "checkpoints").iterdir())
+    assert stored == ["step-000000008.ckpt", "step-000000009.ckpt"]
+    last = torch.load(result.folder / "checkpoints" / stored[-1], weights_only=True)["state_dict"]
+    model = avex.load_model(result.model)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, last[f"objective.model.{name}"])
+
+
+def test_a_metric_that_is_named_chooses_the_best_weights_of_eat(tmp_path):
+    objective = {"name": "eat", "settings": SETTINGS["eat"]}
+    result = _train(_config(tmp_path, objective, "eat", checkpoints={"monitor": "utterance_loss"}))
+    assert (result.folder / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_hubert_goes_on_with_the_clusters_that_it_had(tmp_path):
+    config = _config(tmp_path, {"name": "hubert", "settings": SETTINGS["hubert"]}, "hubert")
+    folder = _train(config).folder
+    before = (folder / "model.safetensors").read_bytes()
+    (folder / "checkpoints" / "step-000000009.ckpt").unlink()
+    from avex.training.run import train
+
+    assert train(config, resume=True).steps == 9
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_the_second_iteration_of_hubert_starts_anew_beside_the_first(tmp_path):
+    first = _train(_config(tmp_path, {"name": "hubert", "settings": SETTINGS["hubert"]}, "hubert"))
+    settings = {**SETTINGS["hubert"], "target_layer": 2, "teacher": str(first.model)}
+    config = _config(tmp_path, {"name": "hubert", "settings": settings}, "hubert")
+    second = _train(config.model_copy(update={"run_name": "second"}))
+    state = torch.load(next((second.folder / "checkpoints").glob("step-*.ckpt")), weights_only=True)[
+        "state_dict"
+    ]
+    assert bool(state["objective.fitted"])
+    taught = avex.load_model(first.model).backbone.state_dict()
+    for name, value in taught.items():
+        assert torch.equal(state[f"objective.targets.{name}"], value), name
+    assert _losses(second)[-1] < _losses(second)[0]
+
+
+def test_a_tokenizer_of_beats_is_trained_and_used(tmp_path):
+    settings = {**SETTINGS["beats"], "estimator_layers": 1}
+    settings.pop("predictor_layers")
+    result = _train(_config(tmp_path, {"name": "beats_tokenizer", "settings": settings}, "beats"))
+    path = result.folder / "tokenizer.safetensors"
+    second = {"name": "beats", "settings": {**SETTINGS["beats"], "tokenizer": str(path)}}
+    losses = _losses(_train(_config(tmp_path, second, "beats")))
+    assert losses[-1] < losses[0]
+
+
+def test_a_student_learns_from_a_card(tmp_path):
+    teacher = _train(_config(tmp_path, {"name": "mae", "settings": SETTINGS["mae"]}, "birdmae"))
+    student = {"name": "distillation", "settings": {"teacher": str(teacher.model), "distance": "mse"}}
+    spec = _spec_of("efficientnet")
+    spec["audio_config"]["sample_rate"] = 32000
+    result = _train(_config(tmp_path, student, "efficientnet", model_spec=spec))
+    assert _losses(result)[-1] < _losses(result)[0]
+    assert type(avex.load_model(result.model)).__name__ == "EfficientNetModel"
+
+
+def test_sounds_and_texts_from_scratch_need_no_download(tmp_path):
+    spec = {**_spec_of("clip"), "text_model_name": "bytes-small", "projection_dim": 16}
+    path = runs.write_config(
+        tmp_path,
+        model_spec=spec,
+        label_type="text",
+        loss_function="clip",
+        objective={"name": "contrastive"},
+    )
+    text = "dataset_config.transformations=[{type: text_label_from_features, features: label}]"
+    result = _train(RunConfig.from_sources(path, [text, "run_name=clip"]))
+    model = avex.load_model(result.model)
+    with torch.no_grad():
+        audio, texts, _ = model(torch.zeros(2, 16000), text=["low", "mid", "high"])
+    assert audio.shape == (2, 16)
+    assert texts.shape == (3, 16)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is not None, reason="transformers is installed")
+def test_texts_that_cannot_be_read_are_found_before_the_start(tmp_path, monkeypatch):
+    small = RobertaConfig(dim=16, depth=1, num_heads=2, hidden_dim=16, vocabulary_size=9, num_positions=20)
+    monkeypatch.setitem(TEXT_MODELS, "small", small)
+    spec = {**_spec_of("clip"), "text_model_name": "small"}
+    path = runs.write_config(tmp_path, model_spec=spec, label_type="text", loss_function="clip")
+    text = "dataset_config.transformations=[{type: text_label_from_features, features: label}]"
+    from avex.training.preflight import check_run
+
+    report = check_run(RunConfig.from_sources(path, [text]))
+    assert [problem for problem in report.problems if "avex[text]" in problem], report.problems
+
+
+def test_a_text_tower_starts_from_published_weights(tmp_path, monkeypatch):
+    monkeypatch.setitem(TEXT_MODELS, "small", RobertaConfig(dim=16, depth=1, num_heads=2, hidden_dim=16))
+    model = Clip(audio_config=TINY_SPECS["clip"]["audio_config"], text_model_name="small", projection_dim=16)
+    weights = {f"roberta.{k}": torch.full_like(v, 0.5) for k, v in model.text_encoder.state_dict().items()}
+    save_file(weights, tmp_path / "roberta.safetensors")
+    settings = {"text_weights": str(tmp_path / "roberta.safetensors"), "freeze_text": True}
+    objective = build_objective("contrastive", model, settings)
+    assert all(
+        bool((p == 0.5).all()) and not p.requires_grad for p in objective.model.text_encoder.parameters()
+    )
