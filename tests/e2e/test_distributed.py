@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,32 @@ def test_two_processes_with_a_share_of_the_weights_each(tmp_path):
     model = avex.load_model(str(tmp_path / "runs" / "two" / "model.yml"), device="cpu")
     best = torch.load(tmp_path / "runs" / "two" / "checkpoints" / "best.ckpt", weights_only=True)
     assert torch.equal(model.classifier.weight, best["state_dict"]["objective.model.classifier.weight"])
+
+
+def test_processes_that_slurm_started_train_together(tmp_path, monkeypatch):
+    config = runs.write_config(tmp_path)
+    job = {"SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "1234", "SLURM_NODEID": "0", "SLURM_NNODES": "1"}
+    job |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODELIST": "localhost"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in ("0", "1"):
+        for name, value in {**job, "SLURM_PROCID": rank, "SLURM_LOCALID": rank}.items():
+            monkeypatch.setenv(name, value)
+        patches = ["-p", "run_name=slurm", "-p", f"distributed_port={port}"]
+        patches += ["-p", "training_params.batch_size=2", "-p", "training_params.max_steps=2"]
+        started.append(runs.start("train", "-c", config, *patches))
+    texts = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0, 0], texts
+    rows = [row for row in runs.metrics(tmp_path / "runs" / "slurm") if "train/loss" in row]
+    assert len(rows) == 2  # one of the processes writes
+    for name in (*job, "SLURM_PROCID", "SLURM_LOCALID"):
+        monkeypatch.delenv(name)
+    code, text = runs.run("train", "-c", config, "-p", "run_name=one", "-p", "training_params.max_steps=2")
+    assert code == 0, text
+    for a, b in zip(runs.metrics(tmp_path / "runs" / "one"), rows, strict=False):
+        assert b["train/loss"] == pytest.approx(a["train/loss"], rel=1e-4)
 
 
 def test_contrastive_gradients_are_those_of_one_process(tmp_path):

@@ -37,8 +37,13 @@ def by_mode(report):
     return {result.mode: result for result in report.results}
 
 
+def encoder_of(job, pooling="mean"):
+    card = job.source.card
+    return ClipEncoder(job.source.load(), card.name, card.resampler, pooling, settings=job.source.settings)
+
+
 def vectors(folder, job):
-    encoder = ClipEncoder(job.source.load(), job.source.card.name, job.source.card.resampler)
+    encoder = encoder_of(job)
     entry = EmbeddingCache(folder / "embeddings").entry(encoder.plan, job.opened)
     return entry.vectors("last_layer")
 
@@ -270,7 +275,7 @@ def test_a_device_that_is_not_there_is_an_error_and_not_the_cpu(world, tmp_path,
 
 
 def test_more_than_the_memory_given_is_refused(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(CacheEntry, "nbytes", lambda self, layer, clips: 5 * 10**9)
+    monkeypatch.setattr(CacheEntry, "nbytes", lambda self, layer: 5 * 10**9)
     limit = {"offline_embeddings": {"memory_limit_gb": 4}}
     with pytest.raises(ConfigError, match=r"take 5\.0 GB"):
         evaluate(data.config(tmp_path, *world[1:], **limit))
@@ -319,7 +324,7 @@ def test_what_is_stored_is_pooled_as_said(world, tmp_path):
     report = evaluate(settings)
     assert report.results[0].model["pooling"] == "max"
     job = report.jobs[0]
-    encoder = ClipEncoder(job.source.load(), job.source.card.name, job.source.card.resampler, "max")
+    encoder = encoder_of(job, "max")
     stored = EmbeddingCache(tmp_path / "out/embeddings").entry(encoder.plan, job.opened)
     expected = encoder.encode(job.opened.clips[:3], ["last_layer"])["last_layer"]
     np.testing.assert_allclose(stored.vectors("last_layer")[:3], expected, atol=1e-5)

@@ -11,8 +11,8 @@ depend on its neighbours.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 from avex._core.errors import ConfigError
 from avex.audio import Method, Windower, read
 from avex.data.clips import Clip
+from avex.evaluation.contents import heard
 from avex.models.base_model import ModelBase
 from avex.models.features import Features
 from avex.weights.fingerprint import weights_identity
@@ -48,6 +49,7 @@ class EncodingPlan:
         pooling: How features become vectors; `none` keeps the sequence.
         precision: Arithmetic of the network.
         device: Kind of device: its arithmetic is part of the numbers.
+        settings: Of the model, which the weights say nothing of: normalisation, filter bank, ...
     """
 
     card: str
@@ -60,6 +62,7 @@ class EncodingPlan:
     pooling: Pooling
     precision: str
     device: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +83,7 @@ class ClipEncoder:
         resampler: How audio gets to its rate.
         pooling: How features become vectors; `none` keeps sequences (T, D).
         batch_size: Windows per pass; None takes what suits the device.
+        settings: Settings that the model was made with; part of the key of the cache.
 
     Raises:
         ConfigError: An unknown pooling.
@@ -97,6 +101,7 @@ class ClipEncoder:
         resampler: Method = "soxr_hq",
         pooling: Pooling = "mean",
         batch_size: int | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         if pooling not in ("mean", "max", "cls_token", "none"):
             raise ConfigError(f"Unknown pooling '{pooling}'. Choose mean, max, cls_token or none.")
@@ -115,6 +120,7 @@ class ClipEncoder:
             pooling=pooling,
             precision=model.precision,
             device=model.device.type,
+            settings=dict(settings or {}),
         )
 
     def layer_names(self, layers: Sequence[str | int]) -> list[str]:
@@ -166,12 +172,10 @@ class ClipEncoder:
 
     def _windows(self, clip: Clip, max_seconds: float | None) -> list[Floats]:
         plan = self.plan
-        end = clip.end_s
-        if max_seconds is not None:
-            end = clip.start_s + max_seconds if end is None else min(end, clip.start_s + max_seconds)
+        start, end = heard(clip, max_seconds)
         samples, rate = read(
             clip.path,
-            start_s=clip.start_s,
+            start_s=start,
             end_s=end,
             sample_rate=plan.sample_rate,
             resampler=plan.resampler,

@@ -75,6 +75,14 @@ class ModelSource:
         random = {"seed": self.seed} if path is None else {}
         return {"card": card, "checkpoint_path": None if content else path, "sha256": content, **random}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of the network and of what comes before it, as JSON values: all but weights and device."""
+        spec = self.card.model_spec.model_dump(
+            mode="json", exclude={"device", "pretrained"}, exclude_none=True
+        )
+        return {**spec, "checkpoint_format": self.card.checkpoint_format}
+
     def load(self) -> ModelBase:
         """Load it, in eval mode, on its device.
 

@@ -102,10 +102,12 @@ class _Runner:
         self._tell = tell
         self._benchmark = find_benchmark(config.dataset_config).benchmark_name
         self._cache = EmbeddingCache(
-            Path(config.save_dir) / EMBEDDINGS, mapped=config.offline_embeddings.use_streaming_embeddings
+            Path(config.save_dir) / EMBEDDINGS,
+            mapped=config.offline_embeddings.use_streaming_embeddings,
+            anew=config.offline_embeddings.overwrite_embeddings,
         )
+        self._entry: CacheEntry | None = None
         self._loaded: tuple[Any, ModelBase] | None = None
-        self._written: set[tuple[Path, str]] = set()
 
     def run(self, job: Job) -> None:
         """Make one result."""
@@ -116,7 +118,8 @@ class _Runner:
         self._tell(f"{job.experiment.run_name} · {task.name} · {job.mode}")
         seconds: dict[str, float] = {}
         model = self._model(job, seconds)
-        encoder = ClipEncoder(model, job.source.card.name, job.source.card.resampler, job.pooling)
+        card = job.source.card
+        encoder = ClipEncoder(model, card.name, card.resampler, job.pooling, settings=job.source.settings)
         layers = encoder.layer_names(job.probe.target_layers)
         online = job.online
         if job.pooling == "none" and len(layers) > 1 and not online:
@@ -135,7 +138,7 @@ class _Runner:
             device=job.source.device,
             seed=self._config.seed,
             load_model=job.source.load,
-            resampler=job.source.card.resampler,
+            resampler=card.resampler,
         )
         started = time.perf_counter()
         outcome = run_mode(job.mode, context)
@@ -155,29 +158,29 @@ class _Runner:
         return self._loaded[1]
 
     def _embed(self, job: Job, task: Task, encoder: ClipEncoder, seconds: dict[str, float]) -> CacheEntry:
-        entry = self._cache.entry(encoder.plan, task)
-        layers = self._wanted(job, encoder)
         started = time.perf_counter()
-        anew = self._config.offline_embeddings.overwrite_embeddings
-        fresh = [layer for layer in layers if (entry.folder, layer) not in self._written]
+        entry = self._cache.entry(encoder.plan, task)
+        if self._entry is not None and (self._entry.folder, self._entry.task) == (entry.folder, task):
+            entry = self._entry  # it knows already what is where
+        self._entry = entry
         read = encoder.layer_names(job.probe.target_layers)
 
         def tell(done: int, total: int) -> None:
             self._tell(f"{task.name}: {done} of {total} clips have embeddings")
-            self._check_memory(entry, read, done, total)
+            self._check_memory(entry, read)
 
-        use = entry.ensure(encoder, fresh, overwrite=anew, on_progress=tell)
-        self._written.update((entry.folder, layer) for layer in fresh)
+        use = entry.ensure(encoder, self._wanted(job, encoder), on_progress=tell)
+        self._check_memory(entry, read)
         self._report.computed += use.computed
         seconds["embed"] = time.perf_counter() - started
         return entry
 
-    def _check_memory(self, entry: CacheEntry, layers: list[str], done: int, total: int) -> None:
+    def _check_memory(self, entry: CacheEntry, layers: list[str]) -> None:
         """Refuse as soon as the first clips tell that all of them will be too much."""
         offline = self._config.offline_embeddings
         if offline.use_streaming_embeddings and entry.plan.pooling == "none":
             return
-        size = sum(entry.nbytes(layer, done) for layer in layers) * total / done / 1e9
+        size = sum(entry.nbytes(layer) for layer in layers) / 1e9
         if size > offline.memory_limit_gb:
             raise ConfigError(
                 f"The embeddings of {len(layers)} layers take {size:.1f} GB, more than "

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from avex.evaluation.results import Result, find_results
 from avex.io.atomic import write_text
 
@@ -81,8 +83,9 @@ def write_summary(folder: Path) -> list[Path]:
     Returns:
         The two files.
     """
-    rows = summary_rows(result for _, result in find_results(folder))
-    return _write(folder / "summary.csv", rows)
+    path = folder / "summary.csv"
+    with _only(path):
+        return _write(path, summary_rows(result for _, result in find_results(folder)))
 
 
 def append_table(path: Path, results: Sequence[Result], config_file: str | None, save_dir: str) -> list[Path]:
@@ -91,6 +94,14 @@ def append_table(path: Path, results: Sequence[Result], config_file: str | None,
     Rows of the same config, folder, experiment, task, model and seed are replaced, so that a run that was repeated
     counts once. The short form `<stem>_simple` has the model, the day, the task and the `test_*` metrics.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _only(path):
+        return _replace_rows(path, results, config_file, save_dir)
+
+
+def _replace_rows(
+    path: Path, results: Sequence[Result], config_file: str | None, save_dir: str
+) -> list[Path]:
     new = [{**row, "config_file": config_file or "", "save_dir": save_dir} for row in summary_rows(results)]
     keys = ("save_dir", "experiment_name", "evaluation_dataset_name", "weights", "seed")
     replaced = {tuple(str(row[key]) for key in keys) for row in new}
@@ -99,7 +110,6 @@ def append_table(path: Path, results: Sequence[Result], config_file: str | None,
         for row in _read(path.with_suffix(".jsonl"))
         if tuple(str(row.get(key)) for key in keys) not in replaced
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = [*old, *new]
     simple = [
         {
@@ -111,6 +121,11 @@ def append_table(path: Path, results: Sequence[Result], config_file: str | None,
         for row in rows
     ]
     return [*_write(path, rows), *_write(path.with_name(f"{path.stem}_simple{path.suffix}"), simple)]
+
+
+def _only(path: Path) -> FileLock:
+    """Several evaluations may end at once: what is read for a table and the table itself belong together."""
+    return FileLock(path.with_name(f".{path.name}.lock"))
 
 
 def _read(path: Path) -> list[Row]:

@@ -42,7 +42,7 @@ def sha256_of(path: str | Path) -> str:
         'e3b0c44298fc'
     """
     resolved = Path(path).resolve()
-    return _sha256(resolved, _stamp(resolved))
+    return _sha256(resolved, stamp_of(resolved))
 
 
 def matches_sha256(path: str | Path, expected: str) -> bool:
@@ -91,7 +91,8 @@ def normal_sha256(text: str) -> str:
     return wanted
 
 
-def _stamp(path: Path) -> Stamp:
+def stamp_of(path: Path) -> Stamp:
+    """Return size, times of the last change of content and of status (ns), inode and device of a file."""
     status = path.stat()
     return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
 
@@ -105,7 +106,7 @@ def _sha256(path: Path, stamp: Stamp) -> str:
     if known is not None:
         return known
     result = _hash(path)
-    if _stamp(path) == stamp:  # it was not changed meanwhile
+    if stamp_of(path) == stamp:  # it was not changed meanwhile
         _write_note(note, path, stamp, result)
     return result
 
