@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import avex
 from avex.configs import RunConfig
@@ -72,6 +72,26 @@ def test_self_supervised_objectives_train_from_a_file(name, tmp_path):
     assert not any(
         torch.equal(own[key], other[key]) for key in own if "blocks.0.attn" in key or "q_proj" in key
     )
+
+
+def test_networks_are_trained_in_training_mode(tmp_path, monkeypatch):
+    """Batch statistics follow the clips and dropout drops; a teacher does neither."""
+    modes = set()
+    forward = torch.nn.Dropout.forward
+
+    def note(self, x):
+        modes.add((self.training, torch.is_grad_enabled()))
+        return forward(self, x)
+
+    monkeypatch.setattr(torch.nn.Dropout, "forward", note)
+    path = runs.write_config(tmp_path, model_spec=_spec_of("efficientnet"), metrics=["accuracy"])
+    result = _train(RunConfig.from_sources(path, ["training_params.train_epochs=1", "run_name=image"]))
+    assert modes == {(True, True), (False, False)}
+    statistics = {
+        k: v for k, v in load_file(result.folder / "model.safetensors").items() if "running_mean" in k
+    }
+    assert len(statistics) == 49
+    assert all(value.abs().max() > 0 for value in statistics.values())
 
 
 def test_eat_leaves_its_last_weights(tmp_path):

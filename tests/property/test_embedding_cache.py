@@ -1,4 +1,4 @@
-"""Tasks that overlap in any way, in any order, get the embeddings that each gets alone, and nothing is done twice."""
+"""Tasks that overlap in any way and order get the embeddings that each gets alone; nothing is computed twice."""
 
 from dataclasses import replace
 from pathlib import Path

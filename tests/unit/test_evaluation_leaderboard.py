@@ -1,5 +1,7 @@
 """The leaderboard: a fold over results, nothing else; and files that hold what they should."""
 
+import csv
+import io
 import re
 from html.parser import HTMLParser
 
@@ -8,11 +10,13 @@ import pytest
 
 from avex._core.errors import ConfigError, UnknownNameError
 from avex.evaluation import write_leaderboard
-from avex.evaluation.leaderboard import make_boards, markdown
+from avex.evaluation.leaderboard import column_of, make_boards, markdown
 from avex.evaluation.plots import layers_figure
 from avex.evaluation.projection import principal_components
 from avex.evaluation.results import Result, Saved, find_results, read_predictions, read_result, write_result
 from avex.evaluation.results import result_path as path_of
+from avex.evaluation.summary import summary_rows
+from avex.evaluation.variants import distinguish
 
 
 def result(task="frogs", experiment="tiny", value=0.5, mode="probe", seed=0, version="1", **changes):
@@ -54,7 +58,64 @@ def test_versions_and_metrics_are_not_mixed():
 def test_the_newest_of_equals_counts():
     old, new = result(value=0.1, finished_utc="2025"), result(value=0.2, finished_utc="2026")
     for order in ([old, new], [new, old]):
-        assert make_boards(order)[0].rows["tiny"]["frogs · accuracy"].value == 0.2
+        current, superseded = distinguish(order, column_of)
+        assert make_boards(current)[0].rows["tiny"]["frogs · accuracy"].value == 0.2
+        assert superseded == [old]
+
+
+def chosen(c=None, layers=("last",), **others):
+    probe = {"probe_type": "linear", "target_layers": list(layers), "extra_config": c and {"strength": c}}
+    return {"probe": probe, "seed": 0, "task": ["frogs"], **others}
+
+
+def test_other_settings_are_other_rows_with_their_difference_in_the_name():
+    results = [
+        result(settings=chosen(0.1, bootstrap_samples=1000), value=0.1),
+        result(settings=chosen(0.2, bootstrap_samples=100), value=0.2),
+        result("owls", settings=chosen(0.2), value=0.4),
+        result(experiment="other", settings=chosen(0.1), value=0.3),
+    ]
+    current, superseded = distinguish(results, column_of)
+    (board,) = make_boards(current)
+    assert set(board.rows) == {"tiny (strength=0.1)", "tiny (strength=0.2)", "other"}
+    assert board.means == {"tiny (strength=0.2)": pytest.approx(0.3)}
+    assert superseded == []
+
+
+def test_settings_of_the_probe_play_no_part_in_modes_that_have_none():
+    results = [result(mode="knn", settings=chosen(c, knn_neighbors=5), finished_utc=str(c)) for c in (1, 2)]
+    current, superseded = distinguish(results, column_of)
+    assert ([r.experiment for r in current], len(superseded)) == (["tiny"], 1)
+    results.append(result(mode="knn", settings=chosen(knn_neighbors=1)))
+    results.append(result(mode="knn", settings=chosen(layers=["a", "b"], knn_neighbors=1)))
+    assert [r.experiment for r in distinguish(results, column_of)[0]] == [
+        'tiny (target_layers=["last"], knn_neighbors=5)',
+        'tiny (target_layers=["last"], knn_neighbors=1)',
+        'tiny (target_layers=["a", "b"], knn_neighbors=1)',
+    ]
+
+
+def test_other_weights_are_another_row_and_random_ones_are_averaged():
+    models = [{"card": {"name": "tiny"}, "sha256": digit * 64} for digit in "ab"]
+    current, _ = distinguish([result(settings={"model": model}) for model in models], column_of)
+    assert [r.experiment for r in current] == ["tiny (sha256=aaaaaaaa)", "tiny (sha256=bbbbbbbb)"]
+    seeds = [result(seed=i, value=i / 10, settings={"model": {"sha256": None, "seed": i}}) for i in (1, 2)]
+    (board,) = make_boards(distinguish(seeds, column_of)[0])
+    assert board.rows["tiny"]["frogs · accuracy"].seeds == 2
+
+
+def test_what_is_replaced_is_said_on_the_page_and_kept_in_the_table(tmp_path):
+    for i, value in enumerate((0.1, 0.2)):
+        item = result(value=value, finished_utc=str(2025 + i))
+        write_result(path_of(tmp_path, "frogs", "tiny", "probe", f"{i}" * 64), item)
+    files = write_leaderboard([tmp_path], tmp_path / "board", figures=False)
+    for path in files[1:]:
+        assert "newer results of the same settings and seed" in path.read_text()
+        assert "tiny on frogs (probe, seed 0)" in path.read_text()
+    rows = list(csv.DictReader(io.StringIO(files[0].read_text())))
+    assert [(row["value"], row["superseded"]) for row in rows] == [("0.2", "False"), ("0.1", "True")]
+    for row in summary_rows(result for _, result in find_results(tmp_path)):
+        assert row["test_accuracy"] == 0.2
 
 
 def write(folder, item, saved=None):

@@ -106,6 +106,54 @@ def test_the_same_again_changes_nothing_and_computes_nothing(world, tmp_path):
     assert [r.main for r in again.results] == [r.main for r in first.results]
 
 
+def test_progress_is_told_unless_it_is_switched_off(world, tmp_path):
+    told, silent = [], []
+    evaluate(data.config(tmp_path / "a", *world[1:]), on_progress=told.append)
+    evaluate(data.config(tmp_path / "b", *world[1:], disable_tqdm=True), on_progress=silent.append)
+    assert told == ["tiny · tones · probe", "tones: 24 of 24 clips have embeddings"]
+    assert silent == []
+
+
+def test_a_part_of_the_clips_and_other_folds_take_what_is_there(world, tmp_path):
+    fields = data.settings(tmp_path, *world[1:], eval_modes=["knn"])
+    rows = world[1].read_text().splitlines()
+    sets = fields["dataset_config"]["evaluation_sets"]
+    for name, kept in {
+        "three": [row for row in rows if not row.startswith("wren")],
+        "moved": [rows[0], *(f"{row[:-1]}{'231'[int(row[-1]) - 1]}" for row in rows[1:])],
+    }.items():
+        path = world[1].with_name(f"{name}.csv")
+        path.write_text("\n".join(kept) + "\n")
+        folds = {"dataset_name": "manifest", "data_root": str(path), "split": "all"}
+        sets.append({"name": name, "folds": folds})
+    report = evaluate(data.EvaluateConfig(**fields))
+    assert [(r.task, sum(r.clips.values())) for r in report.results] == [
+        ("tones", 24),
+        ("three", 18),
+        ("moved", 24),
+    ]
+    assert report.computed == 24
+
+
+def test_settings_of_the_network_are_part_of_what_embeddings_are(world, tmp_path):
+    """Another normalisation with the same weights: not the embeddings of the first experiment."""
+    card = data.write_model(tmp_path, "eat")
+    experiments = [
+        {"run_name": "own", "model": str(card), "layers": "last_layer"},
+        {
+            "run_name": "loud",
+            "model": str(card),
+            "layers": "last_layer",
+            "model_spec": {"eat_norm_mean": 0.0},
+        },
+    ]
+    report = evaluate(data.config(tmp_path, *world[1:], experiments=experiments, eval_modes=["retrieval"]))
+    assert report.computed == 48
+    own, loud = report.results
+    assert own.model["weights"] == loud.model["weights"]
+    assert own.scores != loud.scores
+
+
 def test_experiments_share_embeddings(world, tmp_path):
     experiments = [
         {"run_name": "one", "model": str(world[2]), "layers": "last_layer"},

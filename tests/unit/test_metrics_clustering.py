@@ -7,7 +7,7 @@ from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, sil
 from sklearn.preprocessing import normalize, scale
 
 from avex._core.errors import ConfigError
-from avex.metrics import clustering_scores
+from avex.metrics import clustering, clustering_scores
 
 
 def blobs(classes=4, each=15, spread=0.3, seed=0):
@@ -57,6 +57,34 @@ def test_the_best_number_of_clusters_does_not_look_at_the_labels():
     x, _ = blobs(classes=3)
     wrong = np.arange(len(x)) % 2  # says there are two classes, but there are three blobs
     assert clustering_scores(x, wrong).values["clustering_best_k"] == 3
+
+
+def test_fewer_examples_than_dimensions_give_the_same_clusters():
+    rng = np.random.default_rng(3)
+    y = np.repeat(np.arange(4), 10)
+    x = (rng.normal(size=(4, 200))[y] + 2 * rng.normal(size=(40, 200))).astype(np.float32)
+    found = clustering_scores(x, y, scaling="none")
+    np.testing.assert_array_equal(found.assigned, KMeans(4, n_init=10, random_state=0).fit_predict(x))
+    silhouette = silhouette_score(x, found.assigned)
+    assert found.values["clustering_silhouette"] == pytest.approx(silhouette, abs=1e-5)
+
+
+@pytest.mark.parametrize("most", [5000, 60])
+def test_numbers_are_tried_on_some_examples_and_the_one_taken_is_fitted_to_all(monkeypatch, most):
+    monkeypatch.setattr(clustering, "MAX_SILHOUETTE", most)
+    x, y = blobs(classes=5, each=20, spread=6.0, seed=4)
+    found = clustering_scores(x, y, seed=1, scaling="none").values
+    drawn = np.arange(100) if most > 100 else np.random.default_rng(1).permutation(100)[:most]
+    silhouettes = {
+        k: silhouette_score(x[drawn], KMeans(k, n_init=10, random_state=1).fit_predict(x[drawn]))
+        for k in range(3, 9)
+    }
+    best = max(silhouettes, key=silhouettes.get)
+    assert best != 5
+    assert found["clustering_best_k"] == best
+    expected = KMeans(best, n_init=10, random_state=1).fit_predict(x)
+    assert found["clustering_ari_best"] == adjusted_rand_score(y, expected)
+    assert found["clustering_silhouette_best"] == pytest.approx(silhouette_score(x[drawn], expected[drawn]))
 
 
 def test_points_that_are_all_the_same_give_no_silhouette_and_no_warning():

@@ -82,6 +82,8 @@ def test_training_is_another_name_of_training_params():
         ({"training_params": params(second_stage_lr=0.1)}, "freeze_backbone_epochs"),
         ({"training_params": params(freeze_backbone_epochs=4)}, "leaves nothing"),
         ({"training_params": params(freeze_backbone_epochs=1), "strategy": "fsdp"}, "cannot unfreeze"),
+        ({"strategy": "fsdp", "label_type": "self_supervised"}, "cannot move a teacher"),
+        ({"strategy": "fsdp", "clustering_eval": {"enabled": True}}, "cannot embed clips"),
         ({"training_params": params(freeze_backbone_epochs=1, lora_rank=4)}, "lora_rank"),
         (
             {

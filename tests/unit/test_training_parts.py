@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from avex._core.errors import ConfigError, UnknownNameError
+from avex._core.optional import available
 from avex.configs import RunConfig
 from avex.configs.sweep import SweepConfig
 
@@ -18,9 +19,11 @@ pytest.importorskip("lightning", reason="needs the extra train", exc_type=Import
 
 from avex.training.checkpoint import AtomicCheckpointIO, find_checkpoint, monitored
 from avex.training.curves import collect, page
+from avex.training.data import load_training_data
 from avex.training.metrics import compute_metrics
 from avex.training.objectives import LossOutput
 from avex.training.objectives.losses import ClassificationLoss
+from avex.training.preflight import check_run
 from avex.training.processes import find_processes
 from avex.training.safety import LossGuard, TrainingDivergedError, seed_step
 from avex.training.scores import ScoreTable
@@ -246,3 +249,49 @@ def test_a_template_is_not_trained():
     spec = {"name": "speech/hubert.json"}
     with pytest.raises(ConfigError, match=r"'speech/hubert\.json' is a JSON template.*avex probe fit"):
         build_training_model(config(model_spec=spec), 2)
+
+
+def test_a_check_without_data_still_looks_at_everything_else(tmp_path):
+    changes = {
+        "dataset_config": {
+            "train_datasets": [{"dataset_name": "manifest", "data_root": str(tmp_path / "gone.csv")}]
+        },
+        "model_spec": {"name": "no_such_model"},
+        "preprocessing": "old",
+        "metrics": ["acuracy"],
+    }
+    params = {
+        "train_epochs": 4,
+        "lr": 0.1,
+        "batch_size": 2,
+        "optimizer": "adamw8bit",
+        "scheduler_type": "step",
+    }
+    params |= {"amp": True, "amp_dtype": "fp16"}
+    report = check_run(config(training_params=params, **changes))
+    found = " ".join(report.problems)
+    for expected in ("gone.csv", "no_such_model", "Did you mean 'accuracy'", "'fp16' needs a GPU"):
+        assert expected in found
+    if not available("bitsandbytes"):
+        assert "pip install bitsandbytes" in found
+    assert "does not use preprocessing" in " ".join(report.notes)
+    assert "use scheduler.name" in " ".join(report.notes)
+
+
+def test_several_datasets_are_one_list_of_clips_with_an_id_each(tmp_path):
+    for name, column in (("a", "site"), ("b", "depth")):
+        (tmp_path / f"{name}.csv").write_text(
+            f"path,label,id,{column}\n{name}.wav,frog,same,1\n{name}2.wav,newt,,2\n"
+        )
+    data = [
+        {"dataset_name": "manifest", "data_root": str(tmp_path / f"{n}.csv"), "split": "all"} for n in "ab"
+    ]
+    clips = load_training_data(config(dataset_config={"train_datasets": data})).train
+    assert len({clip.id for clip in clips}) == 4
+    assert clips[0].extra == {"site": "1", "depth": None}
+    hard = {"train_datasets": data, "concatenate_method": "hard"}
+    with pytest.raises(ConfigError, match="do not have the same columns"):
+        load_training_data(config(dataset_config=hard))
+    apart = {"train_datasets": data, "concatenate_train": False}
+    with pytest.raises(ConfigError, match="concatenate_train is false"):
+        load_training_data(config(dataset_config=apart))

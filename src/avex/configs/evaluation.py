@@ -21,10 +21,10 @@ Overwrite = Literal["never", "always", "only-missing"]
 class OfflineEmbeddingsConfig(BaseModel):
     """How embeddings are kept between experiments.
 
-    They are stored as safetensors files of 64 clips each, which are written one by one and can be read through memory
-    maps; so several fields of earlier versions, which stored HDF5, have nothing left to do. They are checked and have
-    no effect: `cache_size_limit_gb`, `streaming_chunk_size`, `auto_chunk_size`, `max_chunk_size`, `min_chunk_size`,
-    `batch_chunk_size`, `hdf5_compression`, `hdf5_compression_level`.
+    They are stored as safetensors files of 64 clips each, which are written one by one and can be read through
+    memory maps; so several fields of earlier versions, which stored HDF5, have nothing left to do. They are
+    checked and have no effect: `cache_size_limit_gb`, `streaming_chunk_size`, `auto_chunk_size`,
+    `max_chunk_size`, `min_chunk_size`, `batch_chunk_size`, `hdf5_compression`, `hdf5_compression_level`.
 
     Attributes:
         memory_limit_gb: Most memory that the embeddings of a job may take; more is an error.
@@ -226,7 +226,7 @@ class EvaluateConfig(BaseCLIConfig):
             anew (`always`).
         data_root: Folder of all datasets, instead of `AVEX_DATA`.
         results_csv_path: Table that gets a line for each result.
-        disable_tqdm: No lines of progress.
+        disable_tqdm: No lines of progress, as `--quiet`; they go to the log only.
 
     Example:
         >>> experiment = {"run_name": "birdnet", "model": "birdnet", "layers": "last_layer"}

@@ -79,7 +79,11 @@ def _write_shard(clips: Sequence[Clip], path: Path, sample_rate: int, first: int
             archive.addfile(header, io.BytesIO(data))
             place = {"shard": path.name, "name": header.name, "offset": offset, "size": len(data)}
             # What was cut from one recording stays together in splits.
-            known: dict[str, Any] = {"id": clip.id, "labels": clip.labels, "group": clip.group or clip.path.as_posix()}
+            known: dict[str, Any] = {
+                "id": clip.id,
+                "labels": clip.labels,
+                "group": clip.group or clip.path.as_posix(),
+            }
             known |= {"split": clip.split, "fold": clip.fold, "extra": dict(clip.extra)}
             lines.append({**place, "frames": len(samples), **known})
     return lines

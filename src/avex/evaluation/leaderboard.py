@@ -14,6 +14,7 @@ from avex._core.optional import available
 from avex.evaluation.results import Result, find_results, json_scores, read_predictions
 from avex.evaluation.scoring import canonical_metric, score_task
 from avex.evaluation.summary import csv_text
+from avex.evaluation.variants import distinguish
 from avex.io.atomic import write_text
 from avex.training.probes.targets import Targets
 
@@ -98,7 +99,7 @@ def make_boards(results: Iterable[Result]) -> list[Board]:
     """Fold results into a board per mode.
 
     Results of different versions of a task, or by different metrics, are different columns: they cannot be
-    compared.
+    compared. Results of several seeds are one cell; `distinguish` keeps other settings apart.
     """
     found: dict[str, dict[str, dict[str, list[Result]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
@@ -150,12 +151,7 @@ def _board(mode: str, columns: Mapping[str, Mapping[str, list[Result]]]) -> Boar
 
 
 def _cell(results: Sequence[Result]) -> Cell:
-    newest: dict[tuple[int, str], Result] = {}
-    for result in results:
-        key = (result.seed, str(result.model["weights"]))
-        if key not in newest or newest[key].finished_utc <= result.finished_utc:
-            newest[key] = result
-    scores = [result.main for result in newest.values()]
+    scores = [result.main for result in results]
     if len(scores) == 1:
         return Cell(*scores[0])
     values = [value for value, _, _ in scores if value is not None]
@@ -164,7 +160,18 @@ def _cell(results: Sequence[Result]) -> Cell:
     return Cell(sum(values) / len(values), min(values), max(values), len(scores))
 
 
-def markdown(boards: Sequence[Board]) -> str:
+def superseded_text(results: Sequence[Result]) -> str:
+    """Which results are not shown, because newer ones of the same settings and seed replace them; else empty."""
+    if not results:
+        return ""
+    names = dict.fromkeys(f"{r.experiment} on {r.task} ({r.mode}, seed {r.seed})" for r in results)
+    return (
+        f"Not shown, as there are newer results of the same settings and seed (changed data, another device, or "
+        f"the same again): {', '.join(names)}."
+    )
+
+
+def markdown(boards: Sequence[Board], superseded: Sequence[Result] = ()) -> str:
     """Boards as Markdown tables."""
     lines = ["# Leaderboard", ""]
     for board in boards:
@@ -177,13 +184,15 @@ def markdown(boards: Sequence[Board]) -> str:
             lines.append(f"| {' | '.join([name.replace('|', chr(92) + '|'), *texts])} |")
         lines.append("")
     lines.append("Brackets: 95 % intervals; of several seeds the smallest and the largest value.")
+    if note := superseded_text(superseded):
+        lines += ["", note]
     return "\n".join(lines) + "\n"
 
 
-def long_rows(results: Iterable[Result]) -> list[dict[str, Any]]:
-    """A row per score: everything a table or a plot of one's own needs."""
+def long_rows(results: Iterable[Result], superseded: Iterable[Result] = ()) -> list[dict[str, Any]]:
+    """A row per score: everything a table or a plot of one's own needs; what newer results replace comes last."""
     rows = []
-    for result in results:
+    for result, old in [*((r, False) for r in results), *((r, True) for r in superseded)]:
         for metric, (value, low, high) in result.scores.items():
             rows.append(
                 {
@@ -201,6 +210,7 @@ def long_rows(results: Iterable[Result]) -> list[dict[str, Any]]:
                     "low": low,
                     "high": high,
                     "is_main": metric == result.main_metric,
+                    "superseded": old,
                     "finished_utc": result.finished_utc,
                 }
             )
@@ -237,15 +247,16 @@ def write_leaderboard(
     found = [pair for folder in folders for pair in find_results(folder)]
     if not found:
         raise ConfigError(f"There are no results in {', '.join(map(str, folders))}. Run avex evaluate first.")
-    results = [rescored(path, result, metric) if metric else result for path, result in found]
+    judged = [rescored(path, result, metric) if metric else result for path, result in found]
+    results, old = distinguish(judged, column_of)
     boards = make_boards(results)
     drawn = available("matplotlib") if figures is None else figures
     target = Path(output)
     target.mkdir(parents=True, exist_ok=True)
     texts = {
-        "leaderboard.csv": csv_text(long_rows(results)),
-        "leaderboard.md": markdown(boards),
-        "index.html": render_page(boards, results, figures=drawn),
+        "leaderboard.csv": csv_text(long_rows(results, old)),
+        "leaderboard.md": markdown(boards, old),
+        "index.html": render_page(boards, results, old, figures=drawn),
     }
     for name, text in texts.items():
         write_text(target / name, text)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from avex.evaluation.leaderboard import Board, Cell, metric_of
+from avex.evaluation.leaderboard import Board, Cell, metric_of, superseded_text
 from avex.evaluation.plots import layers_figure, scatter_figure, shots_figure
 from avex.evaluation.results import Result
 from avex.training.probes.figures import confusion_figure
@@ -57,12 +57,19 @@ for (const button of document.querySelectorAll('th button')) button.addEventList
 """
 
 
-def render_page(boards: Sequence[Board], results: Sequence[Result], *, figures: bool = True) -> str:
+def render_page(
+    boards: Sequence[Board],
+    results: Sequence[Result],
+    superseded: Sequence[Result] = (),
+    *,
+    figures: bool = True,
+) -> str:
     """Make the page.
 
     Args:
         boards: Tables, one per mode.
         results: What figures and the list of models are made of.
+        superseded: Results that newer ones replace: they are named, not shown.
         figures: Draw figures.
 
     Raises:
@@ -71,6 +78,8 @@ def render_page(boards: Sequence[Board], results: Sequence[Result], *, figures: 
     links = "".join(f'<a href="#{b.mode}">{_MODES[b.mode]}</a>' for b in boards)
     tables = "".join(_board(board) for board in boards)
     drawn = _figures(results) if figures else ""
+    said = superseded_text(superseded)
+    note = f"<p>{escape(said)}</p>" if said else ""
     latest = max((r.finished_utc for r in results), default="")
     experiments = len({r.experiment for r in results})
     tasks = len({r.task for r in results})
@@ -81,7 +90,7 @@ def render_page(boards: Sequence[Board], results: Sequence[Result], *, figures: 
         f"<p>{len(results)} results of {_count(experiments, 'experiment')} on {_count(tasks, 'task')}, the latest "
         f"of {escape(latest)}. Small numbers are 95 % intervals; of several seeds, the smallest and the largest. "
         "A column is sorted by its head; the best value of each is shaded.</p>"
-        f"<nav>{links}</nav>{tables}{drawn}{_models(results)}<script>{_SCRIPT}</script></body></html>\n"
+        f"<nav>{links}</nav>{tables}{note}{drawn}{_models(results)}<script>{_SCRIPT}</script></body></html>\n"
     )
 
 

@@ -79,7 +79,9 @@ def evaluate(
         (0.93, 0.905, 0.952)
     """
     report = EvaluationReport(plan_jobs(config))
-    runner = _Runner(config, report, on_progress or logger.info)
+    runner = _Runner(
+        config, report, logger.info if on_progress is None or config.disable_tqdm else on_progress
+    )
     for job in report.jobs:
         if job.status == "run":
             runner.run(job)

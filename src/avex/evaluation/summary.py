@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from avex.evaluation.results import Result, find_results
+from avex.evaluation.variants import distinguish
 from avex.io.atomic import write_text
 
 _FIRST = (
@@ -35,9 +36,11 @@ def summary_rows(results: Iterable[Result]) -> list[Row]:
     Columns: `end_timestamp`, `dataset_name` (the benchmark), `experiment_name`, `evaluation_dataset_name`,
     `model_name`, `weights`, `seed`; `test_*` of the probe, `finetune_*`, `knn_*`, `retrieval_*`, `clustering_*`,
     `fewshot_*`, with `*_low` and `*_high` for the ends of intervals; `training_*` for the settings of training.
+    An experiment with results of several settings has a row for each, with the settings in its name.
     """
     rows: dict[tuple[Any, ...], Row] = {}
-    for result in sorted(results, key=lambda r: (r.experiment, r.task, r.seed, r.mode, r.finished_utc)):
+    current, _ = distinguish(results, lambda result: (result.benchmark, result.task))
+    for result in sorted(current, key=lambda r: (r.experiment, r.task, r.seed, r.mode, r.finished_utc)):
         key = (result.benchmark, result.experiment, result.task, result.model["weights"], result.seed)
         row = rows.setdefault(key, _first(result))
         row["end_timestamp"] = max(row["end_timestamp"], result.finished_utc)

@@ -8,6 +8,7 @@ than what is heard. So embeddings are brought to unit length first, as for retri
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,8 +49,9 @@ def clustering_scores(
     """Cluster embeddings by k-means and compare with labels.
 
     The number of clusters is that of the classes. With `best_k` numbers from two below to three above it are tried
-    too, and the one with the highest silhouette is taken: the labels have no say in that choice. All measures are
-    scikit-learn's functions of these names; the silhouette is of at most 5,000 examples, drawn with the seed.
+    too, and the one with the highest silhouette is taken: the labels have no say in that choice. Numbers are tried
+    on at most 5,000 examples, drawn with the seed, and the one that is taken is fitted to all. Silhouettes are of
+    these 5,000, too. All measures are scikit-learn's functions of these names.
 
     Args:
         embeddings: (N, D).
@@ -78,11 +80,24 @@ def clustering_scores(
             f"{len(x)} examples of {classes} classes cannot be clustered. Expected at least two classes and more "
             "examples than classes."
         )
-    x = _scaled(x, scaling)
-    values, assigned = _at(x, y, classes, seed)
+    x = _flattened(_scaled(x, scaling))
+    drawn = _Drawn(x, seed)
+    assigned = _k_means(x, classes, seed)
+    values = _measures(y, assigned, drawn)
     if best_k:
-        values |= _search(x, y, classes, seed, (values, assigned))
+        numbers = range(max(2, classes - 2), min(len(x) // 2, classes + 3) + 1)
+        best, found = _search(x, drawn, numbers, {classes: assigned}, seed)
+        at_best = values if best == classes else _measures(y, found, drawn)
+        searched = {f"{name}_best": value for name, value in at_best.items()}
+        values = {**values, "clustering_best_k": float(best), **searched}
     return ClusteringScores(values, assigned)
+
+
+def _flattened(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The same points in the subspace that they span: fewer examples than dimensions have no need of the others."""
+    if len(x) >= x.shape[1]:
+        return x
+    return np.linalg.qr(x.T.astype(np.float64), mode="r").T.astype(np.float32)
 
 
 def _scaled(x: npt.NDArray[np.float32], scaling: str) -> npt.NDArray[np.float32]:
@@ -95,46 +110,62 @@ def _scaled(x: npt.NDArray[np.float32], scaling: str) -> npt.NDArray[np.float32]
     raise ConfigError(f"scaling is '{scaling}'. Choose 'unit', 'standard' or 'none'.")
 
 
+class _Drawn:
+    """The examples that silhouettes are of, with the distances between them, which are computed once."""
+
+    def __init__(self, x: npt.NDArray[np.float32], seed: int) -> None:
+        self.rows = np.arange(len(x))
+        if len(x) > MAX_SILHOUETTE:
+            self.rows = np.random.default_rng(seed).permutation(len(x))[:MAX_SILHOUETTE]
+        self.x = x[self.rows]
+        self._metrics = require("sklearn.metrics", "eval", "Clustering")
+        self._distances = self._metrics.pairwise_distances(self.x)
+
+    def silhouette(self, found: npt.NDArray[np.int64]) -> float:
+        """Mean silhouette of clusters of the drawn examples; NaN if there is one only, or one for each."""
+        if not 2 <= len(np.unique(found)) < len(found):
+            return float("nan")
+        return float(self._metrics.silhouette_score(self._distances, found, metric="precomputed"))
+
+
 def _search(
     x: npt.NDArray[np.float32],
-    y: npt.NDArray[Any],
-    classes: int,
+    drawn: _Drawn,
+    numbers: range,
+    known: Mapping[int, npt.NDArray[np.int64]],
     seed: int,
-    known: tuple[dict[str, float], npt.NDArray[np.int64]],
-) -> dict[str, float]:
-    choices = range(max(2, classes - 2), min(len(x) // 2, classes + 3) + 1)
-    tried = {k: known[0] if k == classes else _at(x, y, k, seed)[0] for k in choices} or {classes: known[0]}
-    best = max(tried, key=lambda k: tried[k]["clustering_silhouette"])
-    return {
-        "clustering_best_k": float(best),
-        **{f"{name}_best": value for name, value in tried[best].items()},
-    }
+) -> tuple[int, npt.NDArray[np.int64]]:
+    """The number of clusters with the highest silhouette, and the clusters; the known number if none has one."""
+    everything = len(drawn.x) == len(x)
+    fits = dict(known) if everything else {}
+    silhouettes: dict[int, float] = {}
+    for k in numbers:
+        if k not in fits:
+            fits[k] = _k_means(drawn.x, k, seed)
+        silhouettes[k] = drawn.silhouette(fits[k])
+    finite = {k: value for k, value in silhouettes.items() if np.isfinite(value)}
+    best = max(finite, key=lambda k: finite[k], default=next(iter(known)))
+    found = fits if everything else known
+    return best, found[best] if best in found else _k_means(x, best, seed)
 
 
-def _at(
-    x: npt.NDArray[np.float32], y: npt.NDArray[Any], k: int, seed: int
-) -> tuple[dict[str, float], npt.NDArray[np.int64]]:
+def _k_means(x: npt.NDArray[np.float32], k: int, seed: int) -> npt.NDArray[np.int64]:
     cluster = require("sklearn.cluster", "eval", "Clustering")
-    metrics = require("sklearn.metrics", "eval", "Clustering")
     with warnings.catch_warnings():
         # Fewer distinct points than clusters: the measures say so by themselves.
         warnings.simplefilter("ignore")
-        found = cluster.KMeans(k, n_init=STARTS, max_iter=ITERATIONS, random_state=seed).fit_predict(x)
+        model = cluster.KMeans(k, n_init=STARTS, max_iter=ITERATIONS, random_state=seed)
+        found: npt.NDArray[np.int64] = model.fit_predict(x).astype(np.int64)
+    return found
+
+
+def _measures(y: npt.NDArray[Any], found: npt.NDArray[np.int64], drawn: _Drawn) -> dict[str, float]:
+    metrics = require("sklearn.metrics", "eval", "Clustering")
     values = {
         "clustering_ari": metrics.adjusted_rand_score(y, found),
         "clustering_nmi": metrics.normalized_mutual_info_score(y, found),
         "clustering_ami": metrics.adjusted_mutual_info_score(y, found),
         "clustering_v_measure": metrics.v_measure_score(y, found),
-        "clustering_silhouette": _silhouette(x, found, seed),
+        "clustering_silhouette": drawn.silhouette(found[drawn.rows]),
     }
-    return {name: float(value) for name, value in values.items()}, found.astype(np.int64)
-
-
-def _silhouette(x: npt.NDArray[np.float32], found: npt.NDArray[Any], seed: int) -> float:
-    metrics = require("sklearn.metrics", "eval", "Clustering")
-    if len(x) > MAX_SILHOUETTE:
-        picked = np.random.default_rng(seed).permutation(len(x))[:MAX_SILHOUETTE]
-        x, found = x[picked], found[picked]
-    if not 2 <= len(np.unique(found)) < len(x):
-        return float("nan")
-    return float(metrics.silhouette_score(x, found))
+    return {name: float(value) for name, value in values.items()}

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avex.nn.plain_path import is_followed, is_hooked
+
 _PLAIN_TENSORS = (Tensor, nn.Parameter)
 
 
@@ -227,20 +229,8 @@ def merge_equal_channels(x: Tensor) -> Tensor:
     return x[:, :1] if x.ndim == 4 and x.shape[1] > 1 and x.stride(1) == 0 else x
 
 
-def is_hooked(module: nn.Module) -> bool:
-    """Tell whether someone listens to a module's calls, so that it must really be called."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
-
-
 def _needs_plain_path(x: Tensor, tensors: tuple[Tensor | None, ...]) -> bool:
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *tensors)):
-        return True
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
+    if is_followed((x, *tensors)):
         return True
     for tensor in tensors:
         # Only plain tensors that count their changes can be followed: no fake, sharded or inference tensors.

@@ -11,22 +11,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from avex.nn.attention import attend
+from avex.nn.linear import Linear, linear, linear_gelu
 
 NormOrder = Literal["pre", "post"]
-
-
-class Linear(nn.Linear):
-    """`nn.Linear` whose weights start Xavier-uniform and whose bias starts at zero, as usual in transformers."""
-
-    def reset_parameters(self) -> None:
-        """Draw new weights, once: large networks are drawn only to be overwritten by a checkpoint."""
-        nn.init.xavier_uniform_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
 
 
 class Attention(nn.Module):
@@ -97,7 +87,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) to (B, N, C)."""
-        return self.fc2(functional.gelu(self.fc1(x)))
+        return self.fc2(linear_gelu(self.fc1, x))
 
 
 class DropPath(nn.Module):
@@ -209,7 +199,7 @@ class PatchProjection(nn.Conv2d):
         image = image[:, : high * size, : wide * size].to(self.weight.dtype)
         grid = image.reshape(batch, high, size, wide, size)
         patches = grid.transpose(2, 3).reshape(batch, high * wide, size * size)
-        return functional.linear(patches, self.weight.flatten(1), self.bias)
+        return linear(patches, self.weight.flatten(1), self.bias)
 
 
 class PatchEmbed(nn.Module):

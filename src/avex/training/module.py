@@ -62,6 +62,7 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Enter the stage and the place in the epoch that training starts at, or goes on from."""
+        self.objective.train()  # Lightning leaves modes as they are, and models come in eval mode
         self._enter_stage()
         if self._place is not None:
             # Lightning may have made the loader before it read the checkpoint; nothing was taken from it yet.

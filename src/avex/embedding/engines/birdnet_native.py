@@ -18,7 +18,6 @@ from avex.models.birdnet.model import BirdNet
 from avex.models.features import Features, TokenLayout
 from avex.models.layers import tap_layers
 from avex.models.precision import LONG_NAMES, set_precision
-from avex.models.runtime.memory import keep_freed_memory
 from avex.models.utils.load import LoadRequest, load_card
 from avex.weights.fingerprint import weights_identity
 
@@ -55,8 +54,6 @@ class BirdNetNativeEngine:
         identity = weights_identity(model)
         precision = set_precision(model, options.precision)
         on_cpu = model.device.type == "cpu"
-        if on_cpu:
-            keep_freed_memory()
         self._model = model
         self._taps = [] if options.own_output else model.resolve_layers(options.layers)
         self._aggregation: Any = options.aggregation

@@ -14,7 +14,6 @@ from avex.embedding.engines.compiling import check_options, compile_network
 from avex.embedding.engines.layers import layer_dims
 from avex.models.base_model import ModelBase
 from avex.models.precision import LONG_NAMES, set_precision
-from avex.models.runtime.memory import keep_freed_memory
 from avex.models.utils.load import LoadRequest, load_card
 from avex.weights.fingerprint import weights_identity
 
@@ -53,8 +52,6 @@ class TorchEngine:
                 "avex.models.base_model.ModelBase."
             )
         identity = weights_identity(model)
-        if model.device.type == "cpu":
-            keep_freed_memory()
         precision = set_precision(model, options.precision)
         self._model = model
         self._options = options

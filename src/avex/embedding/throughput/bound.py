@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avex.embedding.throughput.products import Product, Shape
+from avex.nn.linear import linear
 
 # Each way is tried so often at least, and short ones for so long.
 _TRIALS, _TRIAL_SECONDS = 5, 0.02
@@ -148,6 +149,7 @@ def _matrix_ways(
         "by rows": lambda: torch.mm(left, by_rows, out=out),
         "by columns": lambda: torch.mm(left, weight.t(), out=out),
         "linear": lambda: F.linear(left, weight),
+        "fused linear": lambda: linear(left, weight),
     }
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from avex.models.atst_frame.config import CHUNK_FRAMES, MEL_BANDS, PATCH_FRAMES, AtstFrameConfig
-from avex.nn.transformer import Block, BlockStack, Linear, drop_path_rates
+from avex.nn.linear import Linear
+from avex.nn.transformer import Block, BlockStack, drop_path_rates
 
 CHUNK_TOKENS = CHUNK_FRAMES // PATCH_FRAMES
 

@@ -13,8 +13,9 @@ from torch.utils.checkpoint import checkpoint
 
 from avex.models.beats.config import BeatsConfig
 from avex.models.beats.relative_position import RelativePositionTable, biased_attention
+from avex.nn.linear import Linear, linear_gelu
 from avex.nn.position import ConvPositionEmbedding
-from avex.nn.transformer import Linear, PatchProjection
+from avex.nn.transformer import PatchProjection
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
@@ -119,9 +120,14 @@ class EncoderLayer(nn.Module):
         x = self._add(self.self_attn(entering, rows, padding), x)
         x = x if self.norm_first else self.self_attn_layer_norm(x)
         entering = self.final_layer_norm(x) if self.norm_first else x
-        hidden = self.activation_dropout(self.activation(self.fc1(entering)))
+        hidden = self.activation_dropout(self._expand(entering))
         x = self._add(self.fc2(hidden), x)
         return x if self.norm_first else self.final_layer_norm(x)
+
+    def _expand(self, x: Tensor) -> Tensor:
+        if self.activation is functional.gelu:
+            return linear_gelu(self.fc1, x)
+        return self.activation(self.fc1(x))
 
     def _add(self, branch: Tensor, residual: Tensor) -> Tensor:
         return torch.add(self.dropout(branch), residual, alpha=self.residual_scale)

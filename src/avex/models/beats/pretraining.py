@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from avex._core.errors import ConfigError
 from avex.models.beats.config import BeatsConfig
 from avex.models.beats.network import BeatsBackbone, Encoder, EncoderLayer, GatedAttention
+from avex.nn.linear import Linear
 from avex.nn.masking import gather_tokens, scatter_tokens
-from avex.nn.transformer import Linear
 
 
 @dataclass(frozen=True)

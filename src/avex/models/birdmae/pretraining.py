@@ -12,9 +12,10 @@ from torch.nn import functional
 from avex._core.errors import ConfigError
 from avex.models.birdmae.config import FREQ_BINS, PATCH_SIZE, TIME_STEPS
 from avex.models.birdmae.network import BirdMaeBackbone
+from avex.nn.linear import Linear
 from avex.nn.masking import gather_tokens, scatter_tokens
 from avex.nn.positions_2d import sincos_2d
-from avex.nn.transformer import Block, BlockStack, Linear
+from avex.nn.transformer import Block, BlockStack
 
 
 @dataclass(frozen=True)

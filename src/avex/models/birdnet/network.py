@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from avex.models.birdnet.config import BirdNetConfig, StageConfig
-from avex.nn.convolution import is_hooked
+from avex.nn.plain_path import is_hooked
 
 # On a CPU the stem and the first stage, whose maps are the largest, compute so many windows at once: their maps
 # then stay in the cache, and memory stays small. Later stages are better off with the whole batch.

@@ -15,9 +15,9 @@ from avex.nn.convolution import (
     FoldableConv2d,
     Folded,
     PictureConv,
-    is_hooked,
     merge_equal_channels,
 )
+from avex.nn.plain_path import is_hooked
 
 # The wide inside of a block is computed for as many clips at once as keep it within a processor's cache:
 # for ten-second clips that doubles the speed. In numbers of float32 values (8 MB).

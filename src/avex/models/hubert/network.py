@@ -9,8 +9,8 @@ from torch.utils.checkpoint import checkpoint
 
 from avex.models.hubert.config import HubertConfig
 from avex.models.hubert.extractor import FeatureExtractor
+from avex.nn.linear import Linear, linear_gelu
 from avex.nn.position import ConvPositionEmbedding
-from avex.nn.transformer import Linear
 
 
 class FeatureProjection(nn.Module):
@@ -64,7 +64,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        hidden = self.intermediate_dropout(functional.gelu(self.intermediate_dense(x)))
+        hidden = self.intermediate_dropout(linear_gelu(self.intermediate_dense, x))
         return self.output_dropout(self.output_dense(hidden))
 
 

@@ -15,7 +15,7 @@ from avex.frontends.kaldi import KaldiFbank
 from avex.models.hubert.config import HubertConfig
 from avex.models.hubert.network import HubertBackbone
 from avex.models.layers import tap_layers
-from avex.nn.transformer import Linear
+from avex.nn.linear import Linear
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import nn
 
 from avex._core.errors import ConfigError, UnknownModelError, did_you_mean
 from avex.configs import AudioConfig, ModelSpec
+from avex.models.runtime.memory import keep_freed_memory
 from avex.models.utils.registry import get_model_class, list_model_classes, resolve
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,8 @@ def build_class(
         ConfigError: The class does not take an option that is set, or needs one that is not.
     """
     target = pick_device(device, model_spec.device)
+    if target.type != "cuda":
+        keep_freed_memory()
     options = {**model_spec.family_options(), **(model_spec.extra_config or {}), **kwargs}
     arguments = constructor_arguments(cls, target, model_spec.audio_config, options)
     return cls(**arguments).to(target)

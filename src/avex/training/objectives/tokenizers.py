@@ -18,7 +18,7 @@ from avex.io.atomic import atomic_path
 from avex.models.beats.config import BeatsConfig
 from avex.models.beats.network import BeatsBackbone, Encoder
 from avex.models.beats.pretraining import BeatsPretrainingConfig, raw_patches
-from avex.nn.transformer import Linear
+from avex.nn.linear import Linear
 from avex.training.objectives.quantiser import Quantiser
 
 _META = "avex_tokenizer"
