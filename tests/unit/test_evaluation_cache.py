@@ -207,6 +207,8 @@ def test_what_is_heard_is_part_of_what_a_clip_is(task, tmp_path):
     assert len(set(keys)) == 3
     assert keys[0] == keys[3]
     assert contents.clip_keys([clip], 1.0) == [keys[1]]
+    longer = contents.clip_keys([replace(clip, end_s=1.25), replace(clip, end_s=9.0), clip], 2.0)
+    assert set(longer) == {keys[0]}  # all of it, 1.25 s, in other words
 
 
 def test_a_table_of_contents_that_was_cut_off_is_completed(task, tmp_path, monkeypatch):

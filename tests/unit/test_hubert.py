@@ -247,6 +247,13 @@ def test_a_missing_convolution_is_named(tmp_path, lost):
         avex.load_model("aves", checkpoint_path=tmp_path / "hubert.safetensors", **options)
 
 
+def test_fewer_layers_than_published_are_said(tmp_path, caplog):
+    save_file(tiny().state_dict(), tmp_path / "hubert.safetensors")
+    options = {"init_config": {"encoder_num_heads": 4}, "device": "cpu"}
+    avex.load_model("aves", checkpoint_path=tmp_path / "hubert.safetensors", **options)
+    assert f"holds {SIZES['encoder_num_layers']} transformer layers, the card states 12" in caplog.text
+
+
 def test_other_sizes_do_not_fit(tmp_path):
     save_file(tiny().state_dict(), tmp_path / "hubert.safetensors")
     options = {"init_config": {**SIZES, "encoder_ff_interm_features": 40}, "device": "cpu"}

@@ -119,6 +119,8 @@ class ModelCard(BaseModel):
         class_mapping_column: Column that holds the labels, if that is a CSV file with a header.
         num_classes: Number of labels, if the weights have a classifier and the number is published.
         embedding_dim: Length of an embedding.
+        published_layers: Transformer layers of the published network, for families whose files could hold fewer
+            without contradicting themselves.
         resampler: How audio of other rates is brought to the model's; part of the model's definition.
         activation: What turns logits into scores: `sigmoid` for several labels at once, else `softmax`.
         license: Licence of the weights.
@@ -147,6 +149,7 @@ class ModelCard(BaseModel):
     class_mapping_column: str | None = Field(default=None, min_length=1)
     num_classes: PositiveInt | None = None
     embedding_dim: PositiveInt | None = None
+    published_layers: PositiveInt | None = None
     resampler: Literal["soxr_hq", "kaiser_best"] = "soxr_hq"
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     license: str | None = None

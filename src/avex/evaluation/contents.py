@@ -13,16 +13,28 @@ import json
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock
 
 from avex._core.errors import AudioError
+from avex.audio import info
 from avex.data.clips import Clip
 from avex.io.checksum import Stamp, sha256_of, stamp_of
 
 logger = logging.getLogger(__name__)
 _DIGITS = 32
 _BATCH = 1000
+# Containers whose headers say exactly how long a recording is; others only estimate it at times.
+_EXACT = {"WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC"}
+
+
+class _Noted(NamedTuple):
+    """What is known of a file; the duration in seconds is None where its header leaves doubts."""
+
+    stamp: Stamp
+    sha256: str
+    duration_s: float | None
 
 
 class FileContents:
@@ -34,10 +46,12 @@ class FileContents:
 
     def __init__(self, table: Path) -> None:
         self._table = table
-        self._known: dict[str, tuple[Stamp, str]] | None = None
+        self._known: dict[str, _Noted] | None = None
 
     def clip_keys(self, clips: Sequence[Clip], max_seconds: float | None) -> list[str]:
         """(N) names of what is heard of clips: equal where file contents and times are.
+
+        An end beyond the end of the recording is the end of the recording.
 
         Raises:
             AudioError: A recording is not there.
@@ -45,7 +59,10 @@ class FileContents:
         content = self._contents(dict.fromkeys(clip.path for clip in clips))
         keys = []
         for clip in clips:
-            text = json.dumps([content[clip.path], *heard(clip, max_seconds)])
+            known, (start, end) = content[clip.path], heard(clip, max_seconds)
+            if end is not None and known.duration_s is not None and end >= known.duration_s:
+                end = None
+            text = json.dumps([known.sha256, start, end])
             keys.append(hashlib.sha256(text.encode()).hexdigest()[:_DIGITS])
         return keys
 
@@ -57,35 +74,35 @@ class FileContents:
         """
         known = self._read()
         for path in dict.fromkeys(clip.path for clip in clips):
-            if known[_name(path)][0] != _stamp(path):
+            if known[_name(path)].stamp != _stamp(path):
                 raise AudioError(f"'{path}' was changed while it was embedded. Evaluate again.")
 
-    def _contents(self, paths: Iterable[Path]) -> dict[Path, str]:
+    def _contents(self, paths: Iterable[Path]) -> dict[Path, _Noted]:
         known, found = self._read(), {}
         fresh: list[str] = []
         for path in paths:
             name, stamp = _name(path), _stamp(path)
             noted = known.get(name)
-            if noted is None or noted[0] != stamp:
-                noted = known[name] = (stamp, sha256_of(path))
-                fresh.append(json.dumps([name, stamp, noted[1]], ensure_ascii=False))
-            found[path] = noted[1]
+            if noted is None or noted.stamp != stamp:
+                noted = known[name] = _Noted(stamp, sha256_of(path), _exact_duration(path))
+                fresh.append(json.dumps([name, *noted]))
+            found[path] = noted
             if len(fresh) == _BATCH:
                 self._append(fresh)
                 fresh = []
         self._append(fresh)
         return found
 
-    def _read(self) -> dict[str, tuple[Stamp, str]]:
+    def _read(self) -> dict[str, _Noted]:
         if self._known is None:
             self._known = {}
             lines = self._table.read_bytes().split(b"\n") if self._table.is_file() else []
             for line in lines:
                 try:
-                    name, stamp, sha256 = json.loads(line)
+                    name, stamp, sha256, duration_s = json.loads(line)
                 except ValueError:  # empty, or cut off by a crash: the file is hashed again
                     continue
-                self._known[name] = (tuple(stamp), sha256)
+                self._known[name] = _Noted(tuple(stamp), sha256, duration_s)
         return self._known
 
     def _append(self, lines: Sequence[str]) -> None:
@@ -111,6 +128,14 @@ def heard(clip: Clip, max_seconds: float | None) -> tuple[float, float | None]:
     start = float(clip.start_s)
     ends = [clip.end_s, None if max_seconds is None else start + max_seconds]
     return start, min((float(end) for end in ends if end is not None), default=None)
+
+
+def _exact_duration(path: Path) -> float | None:
+    try:
+        header = info(path)
+    except AudioError:  # reading it says why
+        return None
+    return header.duration_s if header.format in _EXACT else None
 
 
 def _name(path: Path) -> str:

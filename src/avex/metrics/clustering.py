@@ -97,7 +97,8 @@ def _flattened(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The same points in the subspace that they span: fewer examples than dimensions have no need of the others."""
     if len(x) >= x.shape[1]:
         return x
-    return np.linalg.qr(x.T.astype(np.float64), mode="r").T.astype(np.float32)
+    upper: npt.NDArray[np.float64] = np.linalg.qr(x.T.astype(np.float64), mode="r")  # type: ignore[assignment]
+    return upper.T.astype(np.float32)
 
 
 def _scaled(x: npt.NDArray[np.float32], scaling: str) -> npt.NDArray[np.float32]:

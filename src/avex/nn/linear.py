@@ -81,6 +81,8 @@ def _for_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None
         return None
     if dtype not in _ONEDNN or type(x) not in _PLAIN_TENSORS or is_followed(tensors):
         return None
+    if torch._C._len_torch_dispatch_stack():  # who counts or rewrites operators knows those with public names
+        return None
     return x.to(dtype)
 
 

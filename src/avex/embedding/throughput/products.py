@@ -193,7 +193,6 @@ _READERS: dict[str, Callable[..., Product]] = {
     "aten::addmm": lambda _, left, right, **__: _product(left, right),
     "aten::baddbmm": lambda _, left, right, **__: _product(left, right),
     "aten::linear": _linear,
-    "mkldnn::_linear_pointwise": lambda x, weight, bias=None, *_: _linear(x, weight, bias),
     "aten::convolution": _convolution,
     "aten::scaled_dot_product_attention": _attention,
     **dict.fromkeys(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,15 @@ def build(
     if accepts(cls, "pretrained"):
         arguments["pretrained"] = False  # weights are loaded here, never by the class
     return build_class(cls, spec, device or pick_device(request.device, spec.device), **arguments)
+
+
+def misfits(model: nn.Module, card: ModelCard) -> Iterator[str]:
+    """In which sizes a model that was built after its checkpoint is not the one of its card, in words."""
+    if isinstance(model, ModelBase) and card.embedding_dim not in (None, model.embedding_dim):
+        yield f"an embedding has {model.embedding_dim} values, the card states {card.embedding_dim}"
+    layers = getattr(getattr(model, "config", None), "encoder_num_layers", None)
+    if layers is not None and card.published_layers not in (None, layers):
+        yield f"the file holds {layers} transformer layers, the card states {card.published_layers}"
 
 
 def _apply(

@@ -17,6 +17,7 @@ from avex._core.errors import ConfigError, WeightsError
 from avex.configs import ModelCard
 from avex.io import fetch, sha256_of
 from avex.models.base_model import ModelBase
+from avex.models.utils.building import misfits
 from avex.models.utils.load import LoadRequest, load_card
 from avex.models.utils.registry import resolve
 from avex.weights import compare, output_fingerprint
@@ -133,8 +134,7 @@ def check_model(
 
 def _contradictions(model: ModelBase, card: ModelCard, wrong: list[str]) -> Iterator[str]:
     """What the card says of its model that this one does not keep."""
-    if card.embedding_dim not in (None, model.embedding_dim):
-        yield f"an embedding has {model.embedding_dim} values, the card states {card.embedding_dim}"
+    yield from misfits(model, card)
     for name in wrong:
         yield f"tensor '{name}' is not the published one"
 

@@ -18,7 +18,7 @@ from avex.configs import ModelCard, ModelSpec
 from avex.io import sha256_of
 from avex.models.base_model import ModelBase
 from avex.models.template.trust import trust_card
-from avex.models.utils.building import LoadRequest, build, build_and_fill, make_plan, set_fact
+from avex.models.utils.building import LoadRequest, build, build_and_fill, make_plan, misfits, set_fact
 from avex.models.utils.cards import describe_problems
 from avex.models.utils.factory import accepts, build_class, build_model_from_spec
 from avex.models.utils.plan import LoadPlan
@@ -177,6 +177,8 @@ def _load_network(
             stated = inferred(checkpoint.metadata, checkpoint.state)
             extra = {**stated, **card.model_spec.family_options(), **extra}
         model = build_and_fill(cls, card, request, plan, extra, checkpoint)
+        for misfit in misfits(model, card):
+            logger.warning("'%s' is not what card '%s' describes: %s.", checkpoint.path, card.name, misfit)
         if chosen is not None and (sha256 := chosen.verified_sha256):
             set_weights_identity(model, sha256)
     if plan.attach_labels:
