@@ -250,7 +250,7 @@ def test_a_missing_convolution_is_named(tmp_path, lost):
 def test_fewer_layers_than_published_are_said(tmp_path, caplog):
     save_file(tiny().state_dict(), tmp_path / "hubert.safetensors")
     options = {"init_config": {"encoder_num_heads": 4}, "device": "cpu"}
-    avex.load_model("aves", checkpoint_path=tmp_path / "hubert.safetensors", **options)
+    avex.load_model("aves_base_bio", checkpoint_path=tmp_path / "hubert.safetensors", **options)
     assert f"holds {SIZES['encoder_num_layers']} transformer layers, the card states 12" in caplog.text
 
 
