@@ -48,8 +48,6 @@ FROM = {
     "lora": ("mae", "checkpoint_path={}/model.safetensors"),
 }
 HELD_OUT = "5"
-# What a classifier of the family reads, where that is not the mean over time.
-READS = {"eat_hf": "cls_token"}
 SECONDS = 5
 
 
@@ -145,9 +143,8 @@ def waveforms(sample_rate: int) -> torch.Tensor:
 @torch.inference_mode()
 def embed(model: torch.nn.Module) -> np.ndarray:
     """(N, D) of all clips."""
-    how = READS.get(model.name, "mean")
     parts = waveforms(model.sample_rate).split(20)
-    return torch.cat([model.eval().embed(part, aggregation=how) for part in parts]).numpy()
+    return torch.cat([model.eval().embed(part) for part in parts]).numpy()
 
 
 def probe(model: torch.nn.Module) -> dict[str, float]:

@@ -12,6 +12,7 @@ from avex._core.errors import ConfigError, StoreError
 from avex._core.optional import available
 from avex.detection import read_raven
 from avex.detection.table_names import table_names
+from avex.embedding.embed import WindowOptions
 from avex.embedding.sources import Source, discover
 
 pytestmark = pytest.mark.skipif(
@@ -133,8 +134,8 @@ def test_labels_of_another_classifier(tmp_path, demo_audio):
         {"device": "nonsense"},
         {"aggregation": "foo"},
         {"aggregation": "cls_token"},  # BirdNET has none
-        {"windows": avex.embedding.embed.WindowOptions(window=3.0, hop=1e-6)},
-        {"windows": avex.embedding.embed.WindowOptions(overlap=3.0)},
+        {"windows": WindowOptions(window=3.0, hop=1e-6)},
+        {"windows": WindowOptions(overlap=3.0)},
     ],
 )
 def test_impossible_options_are_refused_before_the_run(demo_audio, options):

@@ -76,7 +76,7 @@ def test_quick_start(capsys):
     names = seed.run(QUICK_START)
     shown = capsys.readouterr().out
     assert re.search(r"^esp_aves2_sl_beats_all +BEATs, .* Yes", shown, re.MULTILINE)
-    assert re.search(r"^esp_aves2_naturelm_audio_v1_beats +BEATs, .* No ", shown, re.MULTILINE)
+    assert re.search(r"^esp_aves2_naturelm_audio_v1_beats +BEATs, .* No\b", shown, re.MULTILINE)
     assert "Available models: ['atst_frame_base'," in shown
     description = shown.partition("Available models: ")[2]
     for fact in ("16000 Hz", "beats", 'load_model("esp_aves2_naturelm_audio_v1_beats"'):

@@ -624,7 +624,7 @@ def same_outputs(one, other, x=None):
 def test_basic_usage(capsys):
     names = seed.run(BASIC_USAGE)
     shown = capsys.readouterr().out
-    assert re.search(r"^beats_naturelm +BEATs, .* No ", shown, re.MULTILINE)
+    assert re.search(r"^beats_naturelm +BEATs, .* No\b", shown, re.MULTILINE)
     assert re.search(r"^sl_beats_animalspeak +BEATs, .* Yes", shown, re.MULTILINE)
     assert "16000 Hz" in shown
     assert names["models"]["beats_naturelm"]["has_trained_classifier"] is False
