@@ -342,19 +342,13 @@ def test_a_users_own_class(tmp_path, demo_audio):
     assert "--plugin" in err
 
 
-def test_two_writers(tmp_path, demo_audio):
+def test_two_writers(tmp_path):
+    recording = tmp_path / "ten_minutes.wav"
+    noise = np.random.default_rng(0).normal(0, 0.1, 600 * 48_000)
+    soundfile.write(recording, noise, 48_000)
+    arguments = ["embed", str(recording), "-o", str(tmp_path / "x.parquet"), "--overlap", "2"]
     first = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "avex",
-            "embed",
-            str(demo_audio),
-            "-o",
-            str(tmp_path / "x.parquet"),
-            "--overlap",
-            "2.8",
-        ],
+        [sys.executable, "-m", "avex", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -362,8 +356,10 @@ def test_two_writers(tmp_path, demo_audio):
         deadline = time.monotonic() + 60
         while not (tmp_path / "x.parquet.partial").exists():
             assert time.monotonic() < deadline
-            time.sleep(0.05)
-        code, _, err = run("embed", demo_audio, "-o", tmp_path / "x.parquet", "--overlap", "2.8")
+            time.sleep(0.01)
+        first.send_signal(signal.SIGSTOP)  # alive and unfinished for as long as the second takes
+        assert not (tmp_path / "x.parquet").exists()
+        code, _, err = run(*arguments)
         assert code == 1
         assert "process" in err
     finally:
