@@ -8,6 +8,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from avex.nn.position import ConvPositionEmbedding
 
@@ -48,31 +49,67 @@ def test_values_and_gradients(taps, steps):
 
 
 def step_of_an_optimizer(module):
-    module(torch.ones(1, 8, 12)).sum().backward()
-    torch.optim.SGD(module.parameters(), lr=0.1).step()
+    module(torch.ones(1, 40, 12)).sum().backward()
+    torch.optim.SGD(module.parameters(), lr=1.0).step()
+
+
+@pytest.mark.parametrize("taps", [32, 33, 48])
+@pytest.mark.parametrize("steps", [24, 32, 33, 150])
+def test_long_kernels_by_their_spectrum(taps, steps):
+    ours, theirs = pair(taps=taps)
+    x = torch.randn(3, steps, 12)
+    wanted = nn.functional.gelu(
+        theirs.double()(x.double().transpose(1, 2)).transpose(1, 2)[:, :steps]
+    ).float()
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), wanted, rtol=0, atol=1e-5)
+        assert ours._kept[0][0] == "spectrum"
+        short = ours(x[:, : taps // 2 - 1])  # too short: by products
+        assert ours._kept[0][0] == "kernel"
+    torch.testing.assert_close(ours(x[:, : taps // 2 - 1]), short)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        ours(x)
+    assert counter.get_total_flops() == 2 * 3 * (steps + 1 - taps % 2) * 12 * 4 * taps
+    torch.testing.assert_close(ours(x), wanted, rtol=0, atol=1e-5)  # with gradients
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_element_types(dtype):
+    ours, _ = pair(taps=32)
+    x = torch.randn(2, 50, 12)
+    with torch.no_grad():
+        wanted = ours(x)
+        low = ours.to(dtype)(x.to(dtype))
+        assert low.dtype == dtype
+        torch.testing.assert_close(low.float(), wanted, rtol=0.02, atol=0.05)
+        if dtype == torch.bfloat16:
+            ours.float()
+            with torch.autocast("cpu", dtype):
+                assert ours(x).dtype == dtype
 
 
 CHANGES = {
     "optimizer": step_of_an_optimizer,
     "in place": lambda module: nn.init.normal_(module.weight_v),
-    "load": lambda module: module.load_state_dict(pair(taps=6)[0].state_dict()),
-    "data": lambda module: setattr(module.weight_v, "data", torch.randn(12, 4, 6)),
+    "load": lambda module: module.load_state_dict(pair(taps=module.weight_v.shape[2])[0].state_dict()),
+    "data": lambda module: setattr(module.weight_v, "data", torch.randn_like(module.weight_v)),
     "precision": lambda module: module.to(torch.bfloat16).to(torch.float32),
 }
 
 
+@pytest.mark.parametrize("taps", [6, 32])
 @pytest.mark.parametrize("change", CHANGES)
-def test_the_kept_kernel_follows_its_parameters(change):
-    module = ConvPositionEmbedding(12, 6, 3).eval()
-    x = torch.randn(1, 8, 12)
+def test_what_is_kept_follows_the_parameters(change, taps):
+    module = ConvPositionEmbedding(12, taps, 3).eval()
+    x = torch.randn(1, 40, 12)
     with torch.no_grad():
         before = module(x)
         assert torch.equal(module(x), before)
     CHANGES[change](module)
     wanted = module(x)  # with gradients nothing is kept
-    assert not torch.equal(wanted, before)
+    assert not torch.allclose(wanted, before, atol=1e-3)
     with torch.no_grad():
-        assert torch.equal(module(x), wanted)
+        torch.testing.assert_close(module(x), wanted, rtol=1e-5, atol=1e-4)
 
 
 def test_copies_keep_nothing_of_the_original():

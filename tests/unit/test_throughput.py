@@ -160,6 +160,11 @@ def test_products_of_all_kinds():
         found[0].shapes
     ]
     assert flops(found) == 2 * 3 * 4 * 5 * (2 + 1 + 1)
+    sums = torch.zeros(2, 3, 5)
+    in_place = record_products(
+        lambda: (sums.baddbmm_(a, b), torch.baddbmm(sums, a, b, out=sums), sums[0].addmm_(a[0], b[0]))
+    )
+    assert [p.shapes for p in in_place] == [found[0].shapes] * 2 + [found[1].shapes]
 
 
 def test_the_precision_that_is_computed_in_is_recorded():

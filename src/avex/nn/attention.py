@@ -37,15 +37,16 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None
 
 
 def biased_products(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Attention with a bias on the scores as two matrix products; for bfloat16 on a CPU without gradients.
+    """Attention with a bias on the scores as two matrix products; on a CPU, without gradients.
 
-    There it takes half the time of torch's fused kernel. The scores are added up and normalised in float32.
+    There it takes half the time of torch's fused kernel in bfloat16, and three quarters in float32. The scores
+    are added up and normalised in float32.
 
     Args:
         query: (B, H, N, D).
         key: (B, H, M, D).
         value: (B, H, M, D).
-        bias: (B, H, N, M) float32, whose memory is used for the scores.
+        bias: (B, H, N, M) float32, contiguous. Its memory is used for the scores.
 
     Returns:
         (B, H, N, D).
@@ -56,9 +57,14 @@ def biased_products(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> 
         torch.Size([1, 2, 5, 8])
     """
     shape = query.shape
-    query, key, value, scores = (t.reshape(-1, *t.shape[2:]) for t in (query, key, value, bias))
-    scores += _scores(query, key)
-    return torch.bmm(scores.softmax(-1).to(value.dtype), value).view(shape)
+    query, key, value = (t.reshape(-1, *t.shape[2:]) for t in (query, key, value))
+    scores = bias.view(-1, *bias.shape[2:])
+    if query.dtype == scores.dtype:
+        torch.baddbmm(scores, query, key.mT, alpha=query.shape[-1] ** -0.5, out=scores)
+    else:
+        scores += _scores(query, key)
+    torch.softmax(scores, -1, out=scores)
+    return torch.bmm(scores.to(value.dtype), value).view(shape)
 
 
 def _by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

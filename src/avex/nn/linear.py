@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avex.nn.plain_path import is_followed, is_hooked
+from avex.nn.plain_path import is_followed, is_hooked, is_intercepted
 
 _PLAIN_TENSORS = (Tensor, nn.Parameter)
 # Multiplications from which on the preparation of oneDNN, some 10 microseconds, does not matter.
@@ -79,9 +79,7 @@ def _for_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None
     tensors = (x, weight, bias)
     if any(t is not None and (t.dtype != dtype or type(t) not in _PLAIN_TENSORS) for t in tensors[1:]):
         return None
-    if dtype not in _ONEDNN or type(x) not in _PLAIN_TENSORS or is_followed(tensors):
-        return None
-    if torch._C._len_torch_dispatch_stack():  # who counts or rewrites operators knows those with public names
+    if dtype not in _ONEDNN or type(x) not in _PLAIN_TENSORS or is_followed(tensors) or is_intercepted():
         return None
     return x.to(dtype)
 

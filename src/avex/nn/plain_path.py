@@ -34,3 +34,8 @@ def is_followed(tensors: tuple[Tensor | None, ...]) -> bool:
         or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()  # no public name for it
     )
+
+
+def is_intercepted() -> bool:
+    """Tell whether a dispatch mode counts or rewrites operators: such modes know those with public names."""
+    return bool(torch._C._len_torch_dispatch_stack())

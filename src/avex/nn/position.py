@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from avex.nn.plain_path import is_followed, is_intercepted
+from avex.nn.spectral_convolution import convolve, kernel_spectrum
+
+# Shorter kernels are convolved directly.
+_FEWEST_TAPS = 32
 
 # What checkpoints call `weight_g` and `weight_v`, by the version of PyTorch's weight norm that wrote them.
 WEIGHT_NORM_NAMES = {
@@ -65,20 +71,46 @@ class ConvPositionEmbedding(nn.Module):
             (B, T, C), to be added to `x`.
         """
         steps, taps = x.shape[1], self.weight_v.shape[2]
-        kernel = self._kernel()
         padding = taps // 2
-        if x.device.type == "cpu":
+        if self._by_spectrum(x):
+            kept = self._keep("spectrum", torch.float32)
+            out = convolve(x, kept, self.groups, padding).add_(self.bias).to(self._element_type(x))
+        elif x.device.type == "cpu":
             # (B, T, C) is what oneDNN calls channels-last: nothing has to be transposed, and grouped
             # convolutions of that layout run near the processor's peak, the others at 60 % of it.
             image = x.transpose(1, 2).unsqueeze(2)
-            out = functional.conv2d(image, kernel, self.bias, padding=(0, padding), groups=self.groups)
-            out = out.squeeze(2)
-        else:
-            out = functional.conv1d(
-                x.transpose(1, 2), kernel.squeeze(2), self.bias, padding=padding, groups=self.groups
+            out = functional.conv2d(
+                image, self._kernel(), self.bias, padding=(0, padding), groups=self.groups
             )
+            out = out.squeeze(2).transpose(1, 2)
+        else:
+            kernel = self._kernel().squeeze(2)
+            out = functional.conv1d(
+                x.transpose(1, 2), kernel, self.bias, padding=padding, groups=self.groups
+            ).transpose(1, 2)
         # An even kernel gives one step too many.
-        return functional.gelu(out.transpose(1, 2)[:, :steps])
+        return functional.gelu(out[:, :steps])
+
+    def _by_spectrum(self, x: Tensor) -> bool:
+        """Whether to convolve by Fourier transforms."""
+        taps = self.weight_v.shape[2]
+        if (
+            x.device.type != "cpu"
+            or x.dtype == torch.float64
+            or taps < _FEWEST_TAPS
+            or x.shape[1] < taps // 2
+        ):
+            return False
+        parameters = (self.weight_g, self.weight_v, self.bias)
+        if any(p.is_inference() for p in parameters) or self.weight_v.dtype == torch.float64:
+            return False
+        return not is_followed((x, *parameters)) and not is_intercepted()
+
+    def _element_type(self, x: Tensor) -> torch.dtype:
+        """Element type of a convolution's output; under autocast another one than the parameters'."""
+        device = x.device.type
+        low = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        return torch.get_autocast_dtype(device) if low else self.weight_v.dtype
 
     def _kernel(self) -> Tensor:
         """The kernel, (C, C / groups, 1, taps), channels-last."""
@@ -87,14 +119,19 @@ class ConvPositionEmbedding(nn.Module):
         if wants_gradient or torch.compiler.is_compiling() or g.is_inference() or v.is_inference():
             return _compose(g, v)
         # Under autocast it would be converted in every call.
-        device = v.device.type
-        low = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if low else v.dtype
+        return self._keep("kernel", self._element_type(v))
+
+    def _keep(self, kind: Literal["kernel", "spectrum"], dtype: torch.dtype) -> Tensor:
+        """The kernel or its spectrum, made anew if a parameter is not what it was."""
+        g, v = self.weight_g, self.weight_v
         # Whatever changes a parameter counts up its version, but for changes in place through `.data`.
-        state = (dtype, g.data_ptr(), g._version, v.data_ptr(), v._version)
+        state = (kind, dtype, g.data_ptr(), g._version, v.data_ptr(), v._version)
         if self._kept is None or self._kept[0] != state:
+            self._kept = None
             with torch.inference_mode(False), torch.no_grad():
-                self._kept = (state, _compose(g.detach(), v.detach()).to(dtype))
+                kernel = _compose(g.detach(), v.detach()).to(dtype)
+                kept = kernel if kind == "kernel" else kernel_spectrum(kernel.squeeze(2), self.groups)
+                self._kept = (state, kept)
         return self._kept[1]
 
     def train(self, mode: bool = True) -> ConvPositionEmbedding:

@@ -6,6 +6,7 @@ works in place, so that a tensor read from a layer while the network runs is wha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -205,9 +206,15 @@ class PatchProjection(nn.Conv2d):
 class PatchEmbed(nn.Module):
     """Cut a spectrogram into square patches that do not overlap and map each to a token.
 
+    The map is a linear one, and starts like one (Xavier-uniform), as masked pre-training needs it: a convolution's
+    own start makes the tokens of a small network faint beside their positions.
+
     Args:
         dim: Length of a token.
         patch_size: Side of a patch.
+
+    Source:
+        He et al. (2022), https://arxiv.org/abs/2111.06377, appendix A.1.
 
     Example:
         >>> PatchEmbed(8, patch_size=16)(torch.zeros(1, 64, 128)).shape
@@ -217,6 +224,8 @@ class PatchEmbed(nn.Module):
     def __init__(self, dim: int, patch_size: int = 16) -> None:
         super().__init__()
         self.proj = PatchProjection(1, dim, kernel_size=patch_size, stride=patch_size)
+        bound = math.sqrt(6.0 / (dim + patch_size**2))
+        nn.init.uniform_(self.proj.weight, -bound, bound)
 
     def forward(self, image: Tensor) -> Tensor:
         """Tokens of a spectrogram.

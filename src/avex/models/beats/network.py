@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -51,12 +52,12 @@ class GatedAttention(nn.Module):
             self.grep_linear = Linear(dim // self.num_heads, 8)
             self.grep_a = nn.Parameter(torch.ones(1, self.num_heads, 1, 1))
 
-    def forward(self, x: Tensor, rows: Tensor | None, padding: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None, padding: Tensor | None = None) -> Tensor:
         """Mix tokens.
 
         Args:
             x: (B, T, C).
-            rows: (H, 2 T - 1), the bias by distance, or None without one.
+            bias: (H, 2 T - 1) by distance; (B, H, T, T) by pair, for tokens that do not lie side by side; or None.
             padding: (B, T) bool, True for tokens that nobody may look at.
 
         Returns:
@@ -64,14 +65,14 @@ class GatedAttention(nn.Module):
         """
         query, key, value = (self._heads(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
         dropout = self.dropout if self.training else 0.0
-        if rows is None:
-            mask = None if padding is None else ~padding[:, None, None, :]
+        gate = self._gate(query) if self.gated and bias is not None else None
+        if bias is not None and bias.ndim == 2:
+            mixed = biased_attention(query, key, value, bias, gate, padding, dropout)
+        else:
+            mask = _pair_mask(bias, gate, padding, query.dtype)
             mixed = functional.scaled_dot_product_attention(
                 query, key, value, attn_mask=mask, dropout_p=dropout
             ).transpose(1, 2)
-        else:
-            gate = self._gate(query) if self.gated else None
-            mixed = biased_attention(query, key, value, rows, gate, padding, dropout)
         return self.out_proj(mixed.reshape(x.shape))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -108,16 +109,16 @@ class EncoderLayer(nn.Module):
         self.activation_dropout = nn.Dropout(config.activation_dropout)
 
     def forward(
-        self, x: Tensor, rows: Tensor | None, padding: Tensor | None = None, *, skip: bool = False
+        self, x: Tensor, bias: Tensor | None, padding: Tensor | None = None, *, skip: bool = False
     ) -> Tensor:
-        """(B, T, C) to (B, T, C); `rows` and `padding` as in `GatedAttention.forward`.
+        """(B, T, C) to (B, T, C); `bias` and `padding` as in `GatedAttention.forward`.
 
         `skip`: return `x` as it is. A layer that is left out is called all the same, for those who read layers.
         """
         if skip:
             return x
         entering = self.self_attn_layer_norm(x) if self.norm_first else x
-        x = self._add(self.self_attn(entering, rows, padding), x)
+        x = self._add(self.self_attn(entering, bias, padding), x)
         x = x if self.norm_first else self.self_attn_layer_norm(x)
         entering = self.final_layer_norm(x) if self.norm_first else x
         hidden = self.activation_dropout(self._expand(entering))
@@ -173,20 +174,24 @@ class Encoder(nn.Module):
         x = x + self.pos_conv(x)
         x = self.dropout(x if self.norm_first else self.layer_norm(x))
         rows = None if self.relative_attention_bias is None else self.relative_attention_bias(x.shape[1])
+        return self.run_layers(x, rows, padding)
+
+    def run_layers(self, x: Tensor, bias: Tensor | None, padding: Tensor | None) -> Tensor:
+        """Run tokens (B, T, C) that have their positions through all layers; see `GatedAttention.forward`."""
         for layer in self.layers:
-            x = self._run(layer, x, rows, padding)
+            x = self._run(layer, x, bias, padding)
         return self.layer_norm(x) if self.norm_first else x
 
-    def _run(self, layer: nn.Module, x: Tensor, rows: Tensor | None, padding: Tensor | None) -> Tensor:
+    def _run(self, layer: nn.Module, x: Tensor, bias: Tensor | None, padding: Tensor | None) -> Tensor:
         if not self.training:
-            return layer(x, rows, padding)
+            return layer(x, bias, padding)
         if self.gradient_ratio != 1.0 and torch.is_grad_enabled():
             x = cast(Tensor, _ScaleGradient.apply(x, self.gradient_ratio))
         if self.layerdrop and torch.rand(()).item() < self.layerdrop:
-            return layer(x, rows, padding, skip=True)
+            return layer(x, bias, padding, skip=True)
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(layer, x, rows, padding, use_reentrant=False)
-        return layer(x, rows, padding)
+            return checkpoint(layer, x, bias, padding, use_reentrant=False)
+        return layer(x, bias, padding)
 
 
 class BeatsBackbone(nn.Module):
@@ -244,6 +249,18 @@ class _ScaleGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0] * ctx.ratio, None
+
+
+def _pair_mask(
+    bias: Tensor | None, gate: Tensor | None, padding: Tensor | None, dtype: torch.dtype
+) -> Tensor | None:
+    """What is added to the scores of pairs of tokens, or True where a token may be looked at; None for neither."""
+    if bias is None:
+        return None if padding is None else ~padding[:, None, None, :]
+    mask = bias if gate is None else gate.unsqueeze(-1) * bias
+    if padding is not None:
+        mask = mask.masked_fill(padding[:, None, None, :], -math.inf)
+    return mask.to(dtype)
 
 
 def _scaled(layer: nn.Linear, gain: float) -> nn.Linear:

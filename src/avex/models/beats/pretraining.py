@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from avex._core.errors import ConfigError
 from avex.models.beats.config import BeatsConfig
-from avex.models.beats.network import BeatsBackbone, Encoder, EncoderLayer, GatedAttention
+from avex.models.beats.network import BeatsBackbone, Encoder
 from avex.nn.linear import Linear
 from avex.nn.masking import gather_tokens, scatter_tokens
 
@@ -121,10 +118,7 @@ def encode_visible(
     if closed is not None:
         # A clip whose visible patches are all padding has nothing else to look at.
         closed = closed & ~closed.all(1, keepdim=True)
-    for layer in encoder.layers:
-        assert isinstance(layer, EncoderLayer)
-        x = _run(encoder, layer, x, bias, closed)
-    return encoder.layer_norm(x) if encoder.norm_first else x
+    return encoder.run_layers(x, bias, closed)
 
 
 def _distance_bias(encoder: Encoder, places: Tensor, count: int) -> Tensor | None:
@@ -134,40 +128,3 @@ def _distance_bias(encoder: Encoder, places: Tensor, count: int) -> Tensor | Non
     rows = encoder.relative_attention_bias(count)
     ahead = places[:, None, :] - places[:, :, None]
     return rows[:, count - 1 - ahead].transpose(0, 1)
-
-
-def _run(
-    encoder: Encoder, layer: EncoderLayer, x: Tensor, bias: Tensor | None, closed: Tensor | None
-) -> Tensor:
-    if encoder.training and encoder.layerdrop and torch.rand(()).item() < encoder.layerdrop:
-        return x
-    if encoder.training and encoder.gradient_checkpointing and torch.is_grad_enabled():
-        return checkpoint(_layer, layer, x, bias, closed, use_reentrant=False)
-    return _layer(layer, x, bias, closed)
-
-
-def _layer(layer: EncoderLayer, x: Tensor, bias: Tensor | None, closed: Tensor | None) -> Tensor:
-    """`EncoderLayer.forward` for tokens that do not lie side by side."""
-    entering = layer.self_attn_layer_norm(x) if layer.norm_first else x
-    x = layer._add(_attend(layer.self_attn, entering, bias, closed), x)
-    x = x if layer.norm_first else layer.self_attn_layer_norm(x)
-    entering = layer.final_layer_norm(x) if layer.norm_first else x
-    x = layer._add(layer.fc2(layer.activation_dropout(layer.activation(layer.fc1(entering)))), x)
-    return x if layer.norm_first else layer.final_layer_norm(x)
-
-
-def _attend(attention: GatedAttention, x: Tensor, bias: Tensor | None, closed: Tensor | None) -> Tensor:
-    query, key, value = (
-        attention._heads(proj(x)) for proj in (attention.q_proj, attention.k_proj, attention.v_proj)
-    )
-    mask = bias
-    if bias is not None and attention.gated:
-        mask = attention._gate(query).unsqueeze(-1) * bias
-    if closed is not None:
-        mask = query.new_zeros(1, 1, 1, closed.shape[1]) if mask is None else mask
-        mask = mask.masked_fill(closed[:, None, None, :], -math.inf)
-    dropout = attention.dropout if attention.training else 0.0
-    mixed = functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=None if mask is None else mask.to(query.dtype), dropout_p=dropout
-    )
-    return attention.out_proj(mixed.transpose(1, 2).reshape(x.shape))

@@ -158,9 +158,10 @@ def _in_parts(
     on_cpu = query.device.type == "cpu"
     # The CPU kernel takes a float32 bias for lower-precision queries; others want one element type.
     dtype = torch.float32 if on_cpu else query.dtype
-    # That kernel is slow in bfloat16; two products and a softmax want fewer scores at a time.
-    by_products = on_cpu and query.dtype == torch.bfloat16
-    per_core = _SCRATCH_PER_CORE // 2 if by_products else _SCRATCH_PER_CORE
+    # With a bias, that kernel is slower than two products and a softmax, which in bfloat16 want fewer scores at a
+    # time.
+    by_products = on_cpu and query.dtype in (torch.float32, torch.bfloat16)
+    per_core = _SCRATCH_PER_CORE // 2 if query.dtype == torch.bfloat16 else _SCRATCH_PER_CORE
     budget = per_core * torch.get_num_threads() if on_cpu else _SCRATCH_DEVICE
     clips, some_heads, steps = _part_sizes(batch, heads, tokens, budget)
     scratch = torch.empty(clips * some_heads * steps * tokens, dtype=dtype, device=query.device)
