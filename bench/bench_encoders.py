@@ -11,6 +11,9 @@ bound is that of `avex bench`: the network's products and convolutions alone, ea
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -90,11 +93,8 @@ def speed_line(name: str, result: Throughput, encoder: Encoder) -> str:
 
 def compare_plain(name: str, encoder: Encoder, args: argparse.Namespace) -> None:
     """Print how the network compares with plain PyTorch."""
-    model = plan_bench(encoder.model, weights="random").load("cpu")
-    batch = max(args.batch or encoder.batches)
-    samples = round((args.seconds or model.window_seconds or 10.0) * model.sample_rate)
-    with torch.inference_mode():
-        features = model.frontend(0.1 * torch.randn(batch, samples))[0]
+    model, features = features_of(encoder, args)
+    batch = len(features)
     if name in CONVOLUTIONAL:
         ours, plain = in_inference(model.backbone, features), eager_backbone(model, features)
         wanted, what = EAGER_GAIN if name == "efficientnet" else None, "the plain eager network"
@@ -103,10 +103,40 @@ def compare_plain(name: str, encoder: Encoder, args: argparse.Namespace) -> None
         wanted, what = OF_PLAIN_BLOCKS, "as many plain blocks without positions"
     times = interleave({"ours": [ours], "plain": [plain]}, rounds=args.rounds, clock=args.clock)
     gain = median(p / o for o, p in zip(times["ours"], times["plain"], strict=True))
+    print(f"{name:13} fp32 batch {batch}: {gain:.2f} x the speed of {what}", end="", flush=True)
+    if name not in CONVOLUTIONAL:
+        print(target(gain, least=wanted), flush=True)
+        return
+    alone = median(times["ours"])
+    there = plain_seconds(name, args)
     print(
-        f"{name:13} fp32 batch {batch}: {gain:.2f} x the speed of {what}{target(gain, least=wanted)}",
-        flush=True,
+        f", {there / alone:.2f} x in a process without avex{target(there / alone, least=wanted)}", flush=True
     )
+
+
+def plain_seconds(name: str, args: argparse.Namespace) -> float:
+    """Seconds of the plain eager network in a process of its own, whose memory is handled as torch does.
+
+    `load_model` asks the C library to keep freed memory: plain networks in the same process gain from it as well.
+    """
+    # avex leaves the allocator alone if one of its settings is given; this one is the default.
+    environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.tcache_count=7"}
+    command = [sys.executable, __file__, *sys.argv[1:], "--only-plain", name]
+    return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+
+def plain_alone(name: str, args: argparse.Namespace) -> float:
+    model, features = features_of(ENCODERS[name], args)
+    plain = eager_backbone(model, features)
+    return median(interleave({"plain": [plain]}, rounds=args.rounds, clock=args.clock)["plain"])
+
+
+def features_of(encoder: Encoder, args: argparse.Namespace) -> tuple[ModelBase, torch.Tensor]:
+    """A network, and what its front end makes of a batch of noise."""
+    model = plan_bench(encoder.model, weights="random").load("cpu")
+    samples = round((args.seconds or model.window_seconds or 10.0) * model.sample_rate)
+    with torch.inference_mode():
+        return model, model.frontend(0.1 * torch.randn(max(args.batch or encoder.batches), samples))[0]
 
 
 def plain_blocks(model: ModelBase, batch: int, features: torch.Tensor) -> Callable[[], object]:
@@ -142,11 +172,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="length of a window; default: the model's, else 10")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--only-plain", metavar="ENCODER", choices=CONVOLUTIONAL, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if unknown := [name for name in args.encoders if name not in ENCODERS]:
         parser.error(f"unknown encoder '{unknown[0]}'; choose from {', '.join(ENCODERS)}")
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.only_plain:
+        print(plain_alone(args.only_plain, args))
+        return
     for name in args.encoders:
         report(name, ENCODERS[name], args)
         if name in ("beats", *CONVOLUTIONAL):
