@@ -1,23 +1,30 @@
 """What the trainer costs: a step beside a bare PyTorch loop, and reading clips beside decoding them.
 
-python bench/bench_training.py [--model efficientnet] [--batch 8] [--steps 30] [--device cpu] [--data MANIFEST]
+python bench/bench_training.py [--model efficientnet] [--batch 4] [--steps 20] [--device cpu] [--data MANIFEST]
 
-Both loops train the same model on the same batches with the same optimiser; the times are medians of single steps
-after five that are not counted. Without --data, noise of 5 s is written to a temporary folder.
+Both loops train the same model on the same batches, kept in memory, with the same optimiser: after each step of the
+trainer comes one of the bare loop. A step of the trainer lasts from the end of the last one to its own end, so
+whatever Lightning and avex do between steps counts, but for reading clips and writing checkpoints. On the CPU the
+time is that of the process, on one thread, which other programs hardly disturb; on a GPU it is the clock's. Without
+--data, noise of 5 s is written to a temporary folder. Takes one to two minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import soundfile
 import torch
+from targets import target
 
 from avex.audio import read
 from avex.configs import RunConfig
@@ -28,34 +35,32 @@ from avex.training.datamodule import TrainingDataModule
 from avex.training.loader import ResumableLoader, TrainingDataset
 from avex.training.module import TrainingModule
 from avex.training.run import quiet_lightning
+from avex.training.trackers import FileLogger
 
-_WARM = 5
+_WARM, _CLIPS, _ROUNDS = 3, 64, 3
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="efficientnet")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--data", type=Path)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        table = arguments.data or write_noise(Path(folder), 4 * arguments.batch)
+        table = arguments.data or write_noise(Path(folder), _CLIPS)
         config = configure(arguments, table, folder)
-        bare, trained = bare_steps(config, arguments), lightning_steps(config, arguments)
-        print(f"{arguments.model}, batch {arguments.batch}, {arguments.device}")
-        print(f"bare loop    {1e3 * bare:8.1f} ms a step")
-        print(f"avex train   {1e3 * trained:8.1f} ms a step   {100 * (trained / bare - 1):+.1f} %")
+        steps(config, arguments)
         loader(config)
 
 
 def configure(arguments: argparse.Namespace, table: Path, folder: str) -> RunConfig:
     audio = {"sample_rate": 32000, "target_length_seconds": 5, "n_fft": 800, "hop_length": 160}
-    epochs = -(-(arguments.steps + _WARM) // 4)
     return RunConfig(
         model_spec={"name": arguments.model, "pretrained": False, "device": "cpu", "audio_config": audio},
-        training_params={"train_epochs": epochs, "lr": 1e-3, "batch_size": arguments.batch},
+        training_params={"train_epochs": 1000, "lr": 1e-3, "batch_size": arguments.batch},
         dataset_config={
             "train_datasets": [{"dataset_name": "manifest", "data_root": str(table), "split": "all"}]
         },
@@ -82,85 +87,116 @@ def parts(config: RunConfig):
     return data, build_run_objective(config, data, model.train())
 
 
-def bare_steps(config: RunConfig, arguments: argparse.Namespace) -> float:
+class InMemory(ResumableLoader):
+    """Gives the batches of an epoch without reading them."""
+
+    def __init__(self, source: ResumableLoader) -> None:
+        super().__init__(source.dataset, source.batches)
+        self.ready = list(source)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self._next, self._given = 0, 0
+        for batch in self.ready:
+            self._given += 1
+            yield batch
+
+
+class Pairs(pl.Callback):
+    """Times each step of the trainer, and after it one of the bare loop."""
+
+    def __init__(self, bare: Callable[[dict[str, Any]], None], clock: Callable[[], float]) -> None:
+        self.bare, self.clock = bare, clock
+        self.trained: list[float] = []
+        self.plain: list[float] = []
+        self.last = 0.0
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, number: int) -> None:
+        now = self.clock()
+        self.trained.append(now - self.last)
+        self.bare(batch)
+        self.last = self.clock()
+        self.plain.append(self.last - now)
+
+
+def steps(config: RunConfig, arguments: argparse.Namespace) -> None:
     data, objective = parts(config)
-    objective.to(arguments.device)
-    batches = list(TrainingDataModule(config, data, objective.model).train_dataloader())
-    optimizer = torch.optim.AdamW(objective.parameter_groups(1e-3, 0.0))
-    times = []
-    for step in range(arguments.steps + _WARM):
-        batch = {k: _to(v, arguments.device) for k, v in batches[step % len(batches)].items()}
-        start = time.perf_counter()
+    plain = copy.deepcopy(objective).to(arguments.device)
+    optimizer = torch.optim.AdamW(plain.parameter_groups(1e-3, 0.0))
+    cuda = arguments.device.startswith("cuda")
+
+    def clock() -> float:
+        if cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() if cuda else time.process_time()
+
+    def bare(batch: dict[str, Any]) -> None:
         optimizer.zero_grad()
-        loss = objective(batch).loss
-        loss.backward()
+        plain(batch).loss.backward()
         optimizer.step()
-        _wait(arguments.device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[_WARM:])
 
-
-class Clock(pl.Callback):
-    """Time from the start of a step to its end, once a batch is there."""
-
-    def __init__(self, device: str) -> None:
-        self.device, self.times, self.start = device, [], 0.0
-
-    def on_train_batch_start(self, *args: object) -> None:
-        self.start = time.perf_counter()
-
-    def on_train_batch_end(self, *args: object) -> None:
-        _wait(self.device)
-        self.times.append(time.perf_counter() - self.start)
-
-
-def lightning_steps(config: RunConfig, arguments: argparse.Namespace) -> float:
-    data, objective = parts(config)
-    clock = Clock(arguments.device)
+    datamodule = TrainingDataModule(config, data, objective.model)
+    batches = InMemory(datamodule.train_dataloader())
+    datamodule.train_dataloader = lambda: batches
+    pairs = Pairs(bare, clock)
     with quiet_lightning():
         trainer = pl.Trainer(
-            accelerator="gpu" if arguments.device.startswith("cuda") else "cpu",
-            devices=1,
             max_epochs=config.training_params.train_epochs,
-            callbacks=[clock],
-            logger=False,
+            accelerator="gpu" if cuda else "cpu",
+            devices=1,
+            max_steps=arguments.steps + _WARM,
+            callbacks=[pairs],
+            logger=FileLogger(Path(config.output_dir)),
+            log_every_n_steps=1,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             limit_val_batches=0,
+            num_sanity_val_steps=0,
         )
-        datamodule = TrainingDataModule(config, data, objective.model)
         trainer.fit(TrainingModule(config, data, objective), datamodule)
-    return statistics.median(clock.times[_WARM:])
+    ours, theirs = (statistics.median(times[_WARM:]) for times in (pairs.trained, pairs.plain))
+    ratio = statistics.median(a / b for a, b in zip(pairs.trained[_WARM:], pairs.plain[_WARM:], strict=True))
+    over = 100 * (ratio - 1)
+    print(f"{arguments.model}, batch {arguments.batch}, {arguments.device}, {arguments.steps} pairs of steps")
+    print(f"bare loop    {1e3 * theirs:8.1f} ms a step")
+    print(f"avex train   {1e3 * ours:8.1f} ms a step   {over:+.1f} %{target(over, most=5)}")
 
 
 def loader(config: RunConfig) -> None:
     data, objective = parts(config)
+    rate, count = objective.model.sample_rate, len(data.train)
     dataset = TrainingDataModule(config, data, objective.model)._dataset(data.train, "start")
-    start = time.perf_counter()
-    for clip in data.train:
-        read(clip.path, start_s=0, end_s=5, sample_rate=objective.model.sample_rate)
-    decode = time.perf_counter() - start
-    for workers in (0, 2):
-        batches = EpochBatches(EpochOrder(len(data.train)), config.training_params.batch_size)
-        source = ResumableLoader(TrainingDataset(dataset), batches, workers=workers)
-        list(source)  # workers start
-        start = time.perf_counter()
-        list(source)
-        taken = time.perf_counter() - start
-        rate = len(data.train) / taken
-        print(
-            f"reading, {workers} workers: {rate:.0f} clips/s, {decode / taken:.2f} of decoding alone in one thread"
-        )
+
+    def source(workers: int) -> ResumableLoader:
+        batches = EpochBatches(EpochOrder(count), config.training_params.batch_size)
+        return ResumableLoader(TrainingDataset(dataset), batches, workers=workers)
+
+    def decode() -> None:
+        for clip in data.train:
+            read(clip.path, start_s=0, end_s=5, sample_rate=rate)
+
+    alone = source(0)
+    own = [
+        (_took(decode, time.process_time), _took(lambda: list(alone), time.process_time))
+        for _ in range(_ROUNDS)
+    ]
+    share = statistics.median(a / b for a, b in own)
+    print(f"decoding and resampling alone: {count / min(a for a, _ in own):.0f} clips per second of one CPU")
+    print(f"loader without workers: {share:.2f} of that{target(share, least=0.9)}")
+    pool = source(2)
+    list(pool)  # workers start
+    walls = [
+        (_took(decode, time.perf_counter), _took(lambda: list(pool), time.perf_counter))
+        for _ in range(_ROUNDS)
+    ]
+    gain = statistics.median(a / b for a, b in walls)
+    print(f"loader with 2 workers: {count / min(b for _, b in walls):.0f} clips/s, {gain:.2f} of one thread")
 
 
-def _to(value: object, device: str) -> object:
-    return value.to(device) if isinstance(value, torch.Tensor) else value
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
+def _took(work: Callable[[], object], clock: Callable[[], float]) -> float:
+    start = clock()
+    work()
+    return clock() - start
 
 
 if __name__ == "__main__":

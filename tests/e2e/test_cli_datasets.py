@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from avex.cli import app
 from avex.data import open_task
 from avex.data.manifest import read_manifest
+from avex.data.streaming import read_shards
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +77,7 @@ def test_a_folder_of_classes_becomes_a_benchmark(tmp_path):
     assert len(list(open_task(str(card)).rounds())) == 3
     checked = run("datasets", "check", card)
     assert checked.exit_code == 0, checked.output
-    assert "ponds: OK  12 folds, 2 classes" in checked.stdout
+    assert "ponds: OK  12 clips in 3 folds, 2 classes" in checked.stdout
     assert run("benchmark", "new", tmp_path / "ponds").exit_code == 1
     again = run("benchmark", "new", tmp_path / "ponds", "--test", 0.34, "--validation", 0, "--overwrite")
     assert again.exit_code == 0, again.output
@@ -168,7 +169,9 @@ def test_checks_and_paths_of_benchmarks_and_files(tmp_path):
     )
     done = run("datasets", "check", sets)
     assert done.exit_code == 0, done.output
-    assert done.output.splitlines() == ["ponds: OK  4 folds, 2 classes", "again: OK  4 folds, 2 classes"]
+    assert done.output.splitlines() == [
+        f"{name}: OK  4 clips in 2 folds, 2 classes" for name in ("ponds", "again")
+    ]
     (tmp_path / "ponds" / "frog" / "0.wav").write_bytes(b"RIFF")
     failed = run("datasets", "check", sets)
     assert failed.exit_code == 1
@@ -176,6 +179,26 @@ def test_checks_and_paths_of_benchmarks_and_files(tmp_path):
     places = run("datasets", "path", "small", "--data", tmp_path).output.splitlines()
     assert places[0] == "animals11"
     assert f"{tmp_path / 'birds10'} (not there, or not complete)" in places
+
+
+def test_shards_of_a_manifest(tmp_path):
+    for i in range(5):
+        record(tmp_path / f"{i}.wav")
+    rows = "".join(f"{i}.wav,frog,train\n" for i in range(5))
+    (tmp_path / "clips.csv").write_text("path,label,split\n" + rows)
+    command = ["datasets", "shard", tmp_path / "clips.csv", "-o", tmp_path / "shards", "--sample-rate", 500]
+    done = run(*command, "--clips-per-shard", 2)
+    assert done.exit_code == 0, done.output
+    assert "5 clips into 3 shards" in done.output
+    stored = read_shards(tmp_path / "shards")
+    assert [(clip.labels, clip.split, clip.piece.frames) for clip in stored] == [
+        (("frog",), "train", 500)
+    ] * 5
+    assert "holds shards already" in str(run(*command).exception)
+    (tmp_path / "3.wav").unlink()
+    command[4] = tmp_path / "others"
+    assert "1 recordings" in str(run(*command).exception)
+    assert not (tmp_path / "others").exists()
 
 
 def test_the_list_is_light():

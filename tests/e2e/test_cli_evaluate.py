@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -100,8 +99,26 @@ def table(folder):
     return [{name: value for name, value in row.items() if name != "end_timestamp"} for row in rows]
 
 
-def start(recipe, out):
-    command = [sys.executable, "-m", "avex.run_evaluate", "-c", str(recipe), "-o", str(out)]
+# Kills itself while it writes its file of a given number, from 0: no clock decides what it has done by then.
+KILLED = """
+import os, signal, sys
+from avex.io import atomic
+left, flush = int(sys.argv.pop(1)), atomic._flush_to_disk
+def killed(path):
+    global left
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    flush(path)
+atomic._flush_to_disk = killed
+from avex.run_evaluate import main
+sys.exit(main())
+"""
+
+
+def start(recipe, out, killed_at=None):
+    program = ["-m", "avex.run_evaluate"] if killed_at is None else ["-c", KILLED, str(killed_at)]
+    command = [sys.executable, *program, "-c", str(recipe), "-o", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -123,21 +140,14 @@ def test_killed_and_started_again_it_gives_the_same_table(recipe, tmp_path):
     recipe = tmp_path / "short.yml"
     recipe.write_text(yaml.safe_dump(fields))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert start(recipe, whole).wait(timeout=300) == 0
-    wanted = len(list((whole / "results").rglob("*.json")))
-    # While embedding, and after the first result: whatever it is writing then.
-    for results in (0, 1):
-        process = start(recipe, broken)
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            there = len(list((broken / "results").rglob("*.json")))
-            if (broken / "embeddings").exists() and there >= results:
-                break
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert len(list((broken / "results").rglob("*.json"))) < wanted
-    assert start(recipe, broken).wait(timeout=300) == 0
+    assert start(recipe, whole).wait(timeout=900) == 0
+    left = []
+    for written in (1, 5):  # embeddings are half there; one result is there
+        assert start(recipe, broken, written).wait(timeout=900) == -signal.SIGKILL
+        assert list(broken.rglob("*.tmp"))
+        left.append([len(list(broken.rglob(name))) for name in ("part-*", "*--*.json")])
+    assert left == [[0, 0], [1, 1]]
+    assert start(recipe, broken).wait(timeout=900) == 0
     assert scores(broken) == scores(whole)
     assert table(broken) == table(whole)
 
@@ -157,7 +167,7 @@ def test_two_at_once_give_the_table_of_one(recipe, tmp_path):
     sets.insert(0, {"name": "subset", "folds": folds})
     both.write_text(yaml.safe_dump(fields))
     processes = [start(path, tmp_path / "shared") for path in (one, both)]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    assert [process.wait(timeout=900) for process in processes] == [0, 0]
     assert avex("evaluate", "-c", both, "-o", tmp_path / "alone").exit_code == 0
     assert scores(tmp_path / "shared") == scores(tmp_path / "alone")
     assert table(tmp_path / "shared") == table(tmp_path / "alone")

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import shutil
 import signal
-import time
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,23 +71,65 @@ def test_the_model_loads_with_its_labels(whole):
     assert torch.equal(model.classifier.weight, weights)
 
 
+KILL = """
+import os, signal
+from pathlib import Path
+
+import torch
+from avex.training.trackers import FileLogger
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts the tests may ignore it
+write, save, saved = FileLogger.log_metrics, torch.save, []
+
+def log_metrics(logger, metrics, step=None):
+    write(logger, metrics, step)
+    if len(logger.path.read_text().splitlines()) == LINES:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def save_half(content, path):
+    save(content, path)
+    saved.append(path)
+    if len(saved) == CHECKPOINTS:
+        os.truncate(path, Path(path).stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+FileLogger.log_metrics, torch.save = log_metrics, save_half
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_is_no_success(work, tmp_path, number):
+    """Ctrl-C, or the end of a job, after the fourth line of metrics."""
+    plugin = tmp_path / "stop.py"
+    plugin.write_text(
+        KILL.replace("LINES", "4").replace("CHECKPOINTS", "0").replace("signal.SIGKILL", f"{int(number)}")
+    )
+    patches = ["-p", f"run_name=stopped{int(number)}", "-p", "training_params.train_epochs=30"]
+    code, text = runs.run("train", "-c", work / "run.yml", *patches, "--plugin", plugin)
+    assert code == 1, text
+    assert "was stopped at step" in text
+    assert "Traceback" not in text
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("lines", [4, 7])
-def test_killed_and_resumed_is_bit_equal(work, whole, lines):
-    """SIGKILL within the first and the second epoch; the losses are those of the run that nobody disturbed."""
-    folder = work / "runs" / f"killed{lines}"
-    process = runs.start("train", "-c", work / "run.yml", "-p", f"run_name={folder.name}")
-    deadline = time.monotonic() + 200
-    while len(runs.metrics(folder)) < lines and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert list((folder / "checkpoints").glob("step-*.ckpt"))
-    code, text = runs.run("train", "-c", work / "run.yml", "-p", f"run_name={folder.name}", "--resume")
+@pytest.mark.parametrize(("lines", "checkpoints"), [(1, 0), (4, 0), (7, 0), (0, 3)])
+def test_killed_and_resumed_is_bit_equal(work, whole, tmp_path, lines, checkpoints):
+    """SIGKILL after so many lines of metrics, or half way through a checkpoint; the moment is not left to chance.
+
+    The losses are those of the run that nobody disturbed.
+    """
+    plugin = tmp_path / "kill.py"
+    plugin.write_text(KILL.replace("LINES", str(lines)).replace("CHECKPOINTS", str(checkpoints)))
+    folder = work / "runs" / f"killed{lines}-{checkpoints}"
+    common = ["train", "-c", work / "run.yml", "-p", f"run_name={folder.name}"]
+    code, text = runs.run(*common, "--plugin", plugin)
+    assert code == -signal.SIGKILL, text
+    assert bool(list((folder / "checkpoints").glob("step-*.ckpt"))) == (lines != 1)
+    code, text = runs.run(*common, "--resume")
     assert code == 0, text
     assert runs.metrics(folder) == runs.metrics(whole)
     assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert not [path.name for path in (folder / "checkpoints").iterdir() if path.suffix != ".ckpt"]
 
 
 @pytest.mark.slow
@@ -165,12 +207,86 @@ def test_a_loss_that_is_no_number_stops_with_the_clips(tmp_path):
     assert ".wav'" in text
 
 
+def test_a_validation_clip_without_a_loss_is_named(tmp_path):
+    config = runs.write_config(tmp_path)
+    audio, rate = soundfile.read(tmp_path / "low5.wav")
+    audio[7] = np.nan
+    soundfile.write(tmp_path / "low5.wav", audio, rate, subtype="FLOAT")
+    code, text = runs.run("train", "-c", config)
+    assert code == 1
+    assert "The loss of a validation after step 3 is nan" in text
+    assert "'low5.wav'" in text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+def test_a_checkpoint_without_room_is_an_error_in_words(tmp_path):
+    import resource
+
+    config = runs.write_config(tmp_path)
+    code, text = runs.run(
+        *("train", "-c", config, "-p", "run_name=full"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)),
+    )
+    assert code == 1, text
+    assert "could not be written" in text
+    assert "Traceback" not in text
+    assert not list((tmp_path / "runs" / "full" / "checkpoints").iterdir())
+
+
 def test_a_second_start_does_not_overwrite(work, whole):
     before = (whole / "metrics.jsonl").read_bytes()
     code, text = runs.run("train", "-c", work / "run.yml", "-p", "run_name=whole")
     assert code == 2
     assert "--resume" in text
     assert (whole / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_kill_before_the_first_checkpoint_leaves_no_trace(work, whole):
+    """What was written before it is neither kept among the metrics nor exported as the best."""
+    folder = work / "runs" / "early"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text('{"step": 0, "train/loss": 99.0}\n{"step": 1, "tra')
+    (folder / "checkpoints" / "best.ckpt").write_bytes(b"of another training")
+    (folder / "checkpoints" / ".avex-1-2.tmp").touch()
+    code, text = runs.run("train", "-c", work / "run.yml", "-p", "run_name=early", "--resume")
+    assert code == 0, text
+    assert runs.metrics(folder) == runs.metrics(whole)
+    for checkpoint in (folder / "checkpoints").iterdir():
+        checkpoint.unlink()
+    code, text = runs.run("train", "-c", work / "run.yml", "-p", "run_name=early", "--resume")
+    assert code == 2
+    assert "Its checkpoints are gone" in text
+
+
+def test_the_folder_of_a_run_can_be_moved(whole, tmp_path):
+    moved = shutil.copytree(whole, tmp_path / "Frösche")
+    model = avex.load_model(str(moved / "model.yml"), device="cpu")
+    assert Path(model.load_report.source).parent == moved
+    assert model.label_mapping["label_to_index"] == {"high": 0, "low": 1, "mid": 2}
+
+
+def test_other_settings_hold_when_a_training_goes_on(work, whole):
+    """Above all the learning rate, which one lowers when a loss is no number any more."""
+    folder = work / "runs" / "slower"
+    shutil.copytree(whole, folder)
+    for name in ("best.ckpt", "step-000000009.ckpt"):
+        (folder / "checkpoints" / name).unlink()
+    patches = ["-p", "run_name=slower", "-p", "training_params.lr=0.0001", "-p", "scheduler.name=none"]
+    patches += ["-p", "training_params.weight_decay=0.5"]
+    code, text = runs.run("train", "-c", work / "run.yml", *patches, "--resume")
+    assert code == 0, text
+    rates = {row["step"]: row["train/lr"] for row in runs.metrics(folder) if "train/lr" in row}
+    before = {row["step"]: row["train/lr"] for row in runs.metrics(whole) if "train/lr" in row}
+    assert rates == {**before, 8: 0.0001}
+    state = torch.load(folder / "checkpoints" / "step-000000009.ckpt", weights_only=True)
+    assert max(g["weight_decay"] for g in state["optimizer_states"][0]["param_groups"]) == 0.5
+
+
+def test_resuming_with_another_model_or_optimiser_is_refused(work, whole):
+    common = ["train", "-c", work / "run.yml", "-p", f"resume_from_checkpoint={whole}", "-p"]
+    code, text = runs.run(*common, "training_params.optimizer=adam")
+    assert code == 2
+    assert "another optimizer: adamw, now adam" in text
 
 
 def test_resuming_with_other_data_is_refused(work, whole):

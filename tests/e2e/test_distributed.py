@@ -53,6 +53,54 @@ if world > 1:
     distributed.destroy_process_group()
 """
 
+SHARDED = """
+import sys
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from avex.testing import tiny_model
+from avex.training.objectives import build_objective
+from avex.training.sharding import shard
+
+CASES = {
+    "eat": ("eat", dict(clones=2, decoder_dim=16, decoder_groups=4, decoder_layers=1, ema_start=0.5, ema_end=0.9)),
+    "mae": ("birdmae", dict(decoder_dim=16, decoder_layers=2, decoder_heads=2)),
+    "hubert": ("hubert", dict(clusters=4, projection_dim=8)),
+    "beats": ("beats", dict(codes=8, code_dim=4, predictor_layers=1)),
+    "beats_tokenizer": ("beats", dict(codes=8, code_dim=4, estimator_layers=1)),
+}
+
+def train(name, mesh):
+    family, settings = CASES[name]
+    torch.manual_seed(0)
+    objective = build_objective(name, tiny_model(family, num_classes=None), settings)
+    if mesh is not None:
+        shard(objective, mesh)
+    optimiser = torch.optim.SGD(objective.parameter_groups(0.1, 0.0))
+    objective.train()
+    objective.prepare([{"raw_wav": torch.randn(2, 16000)}])
+    for step in range(1, 4):
+        objective({"raw_wav": torch.randn(2, 16000)}).loss.backward()
+        torch.nn.utils.clip_grad_norm_(objective.parameters(), 4.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        objective.after_step(step, 3)
+        with torch.no_grad():
+            objective.eval()({"raw_wav": torch.randn(2, 16000)})
+        objective.train()
+    state = objective.state_dict()
+    return {k: v.full_tensor() if hasattr(v, "full_tensor") else v for k, v in state.items()}
+
+distributed.init_process_group("gloo")
+mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("data_parallel",))["data_parallel"]
+for name in CASES:
+    whole, shares = train(name, None), train(name, mesh)
+    assert whole.keys() == shares.keys(), name
+    for key, value in whole.items():
+        torch.testing.assert_close(shares[key], value, msg=lambda text: f"{name} {key}: {text}")
+distributed.destroy_process_group()
+"""
+
 
 def test_two_processes_follow_the_curve_of_one(tmp_path):
     config = runs.write_config(tmp_path)
@@ -105,6 +153,20 @@ def test_two_processes_with_a_share_of_the_weights_each(tmp_path):
     assert torch.equal(model.classifier.weight, best["state_dict"]["objective.model.classifier.weight"])
 
 
+def test_self_supervised_objectives_learn_the_same_with_a_share_of_the_weights_each(tmp_path):
+    """Their weights, those of a teacher that follows included, after steps and validations on the same data."""
+    import subprocess
+    import sys
+
+    script = tmp_path / "sharded.py"
+    script.write_text(SHARDED)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, str(script)], capture_output=True, text=True, timeout=runs.SECONDS
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_processes_that_slurm_started_train_together(tmp_path, monkeypatch):
     config = runs.write_config(tmp_path)
     job = {"SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "1234", "SLURM_NODEID": "0", "SLURM_NNODES": "1"}
@@ -119,7 +181,7 @@ def test_processes_that_slurm_started_train_together(tmp_path, monkeypatch):
         patches = ["-p", "run_name=slurm", "-p", f"distributed_port={port}"]
         patches += ["-p", "training_params.batch_size=2", "-p", "training_params.max_steps=2"]
         started.append(runs.start("train", "-c", config, *patches))
-    texts = [process.communicate(timeout=300) for process in started]
+    texts = [process.communicate(timeout=runs.SECONDS) for process in started]
     assert [process.returncode for process in started] == [0, 0], texts
     rows = [row for row in runs.metrics(tmp_path / "runs" / "slurm") if "train/loss" in row]
     assert len(rows) == 2  # one of the processes writes
@@ -140,7 +202,7 @@ def test_contrastive_gradients_are_those_of_one_process(tmp_path):
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     for name, prefix in (("one.json", []), ("two.json", torchrun)):
         command = [sys.executable, *prefix, str(script), str(tmp_path / name)]
-        subprocess.run(command, check=True, capture_output=True, timeout=200)
+        subprocess.run(command, check=True, capture_output=True, timeout=runs.SECONDS)
     one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
     for name, values in one.items():
         assert max(map(abs, values)) > 1e-4

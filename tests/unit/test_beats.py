@@ -169,6 +169,15 @@ def test_naturelm_limits_the_waveform():
     assert not torch.equal(plain.frontend(loud)[0], fbank)
 
 
+@torch.no_grad()
+def test_double_precision():
+    """PyTorch's attention on a CPU misreads a float32 bias beside float64 queries."""
+    model = tiny()
+    x, _ = waveforms(1, 1)
+    single = model.embed(x)
+    torch.testing.assert_close(model.double().embed(x).float(), single, rtol=0, atol=1e-4)
+
+
 def test_lower_precision():
     model = tiny()
     x, _ = waveforms(2.0, 2.0)

@@ -221,6 +221,10 @@ def test_a_new_benchmark_is_a_task(tmp_path):
     )
     assert built.classes == {"frog": 6, "newt": 9}
     assert built.counts == {"fold 1": 5, "fold 2": 5, "fold 3": 5}
+    numbers = [str(i) for i in range(1, 12)]
+    clips = [replace(c, fold=fold) for c, fold in zip(read_manifest(tmp_path), numbers, strict=False)]
+    many = build_benchmark(clips, tmp_path / "many", "many")
+    assert list(many.counts) == [f"fold {fold}" for fold in numbers]
     task = open_task(str(built.card))
     assert len(task.folds) == 15
     assert task.folds[0].path.resolve() == (tmp_path / "frog" / "frog_0.wav").resolve()
@@ -314,7 +318,7 @@ def test_checks_find_what_differs_from_the_card(tmp_path):
     write_rows(folder / "manifest.csv", rows_of(clips, fold=lambda i: i % 5 + 1))
     assert is_present(card, tmp_path)
     assert check_task(card, tmp_path).problems == (
-        "folds has 10 clips, but the card says 55.",
+        "There are 10 clips for folds, but the card says 55.",
         "The clips have 2 classes, but the card says 11.",
     )
 

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from avex._core.errors import ConfigError
+from avex._core.errors import AudioError, ConfigError
 from avex.evaluation import EmbeddingCache, evaluate, plan_jobs, read_predictions
+from avex.evaluation import runner as runner_module
 from avex.evaluation.cache import CacheEntry
 from avex.evaluation.encoder import ClipEncoder
 from avex.evaluation.tasks import Task
@@ -237,6 +240,37 @@ def test_a_checkpoint_that_changed_under_its_name_is_another_result(world, tmp_p
         (tmp_path / "other/tiny_beats_9.safetensors").read_bytes()
     )
     assert plan_jobs(settings)[0].path != before
+
+
+def test_results_go_by_the_content_of_recordings(world, tmp_path):
+    folder = shutil.copytree(world[1].parent, tmp_path / "folds")
+    first = evaluate(data.config(tmp_path, folder / world[1].name, world[2]))
+    moved = folder.rename(tmp_path / "moved") / world[1].name
+    settings = data.config(tmp_path, moved, world[2])
+    assert evaluate(settings).ran == 0
+    changed = min(moved.parent.glob("*.wav"))
+    status, sound = changed.stat(), changed.read_bytes()
+    changed.write_bytes(sound[:44] + sound[1044:] + sound[44:1044])  # of the same size and, below, time
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    again = evaluate(settings)
+    assert (again.ran, again.computed) == (1, 1)
+    assert again.results[0].task_digest != first.results[0].task_digest
+
+
+def test_a_recording_that_changes_after_it_was_embedded_makes_no_result(world, tmp_path, monkeypatch):
+    folder = shutil.copytree(world[1].parent, tmp_path / "folds")
+    settings = data.config(tmp_path, folder / world[1].name, world[2])
+    original = runner_module.run_mode
+
+    def run_mode(mode, context):
+        path = context.task.clips[0].path
+        path.write_bytes(path.read_bytes()[:-2000])
+        return original(mode, context)
+
+    monkeypatch.setattr(runner_module, "run_mode", run_mode)
+    with pytest.raises(AudioError, match="changed meanwhile"):
+        evaluate(settings)
+    assert not list(tmp_path.rglob("*--probe--*"))
 
 
 def test_overwrite_says_what_becomes_of_results(world, tmp_path):

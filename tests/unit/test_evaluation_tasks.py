@@ -10,6 +10,7 @@ import pytest
 from avex._core.errors import AudioError, ConfigError
 from avex.data.clips import Clip
 from avex.data.encoder import LabelEncoder
+from avex.evaluation.contents import FileContents
 from avex.evaluation.tasks import Task
 
 
@@ -56,24 +57,35 @@ def test_parts_that_are_missing_are_said(tmp_path):
         make(tmp_path, ["1", "1"], folds=True)
 
 
-def test_the_digest_of_the_audio_is_of_files_and_stretches_only(tmp_path):
+def test_the_digest_is_of_what_is_heard_and_how_it_is_labelled_and_divided(tmp_path):
     task = make(tmp_path, ["1", "2"], folds=True)
-    known = task.audio_digest()
+    contents = FileContents(tmp_path / "files.jsonl")
+    known = task.digest(contents)
     relabelled = replace(task, clips=tuple(replace(c, labels=("a",)) for c in task.clips))
-    assert relabelled.audio_digest() == known
-    assert relabelled.digest() != task.digest()
     cut = replace(task, clips=(replace(task.clips[0], end_s=1.0), task.clips[1]))
-    assert cut.audio_digest() != known
-    assert replace(task, max_seconds=3.0).audio_digest() != known
-    os.utime(task.clips[0].path, ns=(1, 1))
-    assert task.audio_digest() != known
+    others = [relabelled, cut, replace(task, max_seconds=3.0), replace(task, parts=("2", "1"))]
+    assert len({known, *(other.digest(contents) for other in others)}) == 5
+
+
+def test_the_digest_is_of_content_and_not_of_files(tmp_path):
+    task = make(tmp_path, ["1", "2"], folds=True)
+    contents = FileContents(tmp_path / "files.jsonl")
+    known = task.digest(contents)
+    moved = tuple(replace(c, path=c.path.rename(c.path.with_suffix(".moved"))) for c in task.clips)
+    task = replace(task, clips=moved)
+    os.utime(moved[0].path, ns=(1, 1))
+    assert task.digest(contents) == known
+    size = moved[0].path.stat().st_size
+    moved[0].path.write_bytes(b"x" * size)
+    os.utime(moved[0].path, ns=(1, 1))  # of the same size and time as before
+    assert task.digest(contents) != known
 
 
 def test_a_missing_recording_is_named(tmp_path):
     clips = (Clip(Path("nowhere.wav"), labels=("a",)), Clip(tmp_path / "b.wav", labels=("b",)))
     task = Task("demo", clips, ("1", "2"), LabelEncoder.fit(clips), folds=True)
     with pytest.raises(AudioError, match=r"nowhere\.wav"):
-        task.digest()
+        task.digest(FileContents(tmp_path / "files.jsonl"))
 
 
 def test_groups_join_what_shares_a_recording_or_a_group():

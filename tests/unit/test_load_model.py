@@ -157,6 +157,20 @@ def test_a_given_checkpoint_wins(tiny, tmp_path):
     assert torch.equal(model.backbone.weight, other.backbone.weight)
 
 
+def test_fairseq_weights_path_names_weights(tiny, tmp_path):
+    """The documents' option of EAT: in a spec, or passed; a checkpoint that is passed wins."""
+    first, second = TinyEncoder(num_classes=2), TinyEncoder(num_classes=2)
+    for model, name in ((first, "a"), (second, "b")):
+        save_file(model.state_dict(), tmp_path / f"{name}.safetensors")
+    a, b = str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")
+    spec = ModelSpec(name="tiny_encoder", device="cpu", pretrained=False, fairseq_weights_path=a)
+    for options, expected in (({}, first), ({"checkpoint_path": b}, second)):
+        model = avex.load_model(spec, num_classes=5, **options)
+        assert torch.equal(model.backbone.weight, expected.backbone.weight)
+    model = avex.load_model(tiny[0], num_classes=5, fairseq_weights_path=b)
+    assert torch.equal(model.backbone.weight, second.backbone.weight)
+
+
 def test_options_reach_the_class_or_are_refused(tiny, tmp_path):
     path, _ = tiny
     write_card(tmp_path, checkpoint_path=None, class_mapping_path=None)

@@ -107,6 +107,14 @@ def test_wrapped_checkpoints_of_a_family(beats, tmp_path, prefix, layout):
     assert model.load_report.layout == layout
 
 
+def test_an_average_of_the_weights_beside_them_is_named(beats, tmp_path):
+    average = {name: torch.zeros_like(value) for name, value in beats.state_dict().items()}
+    torch.save({"ema": average, "model": beats.state_dict()}, tmp_path / "w.pt")
+    model = load_beats(tmp_path / "w.pt")
+    assert model.load_report.notes == ("not read: the state dicts 'ema' of the file",)
+    assert torch.equal(model.backbone.patch_embedding.weight, beats.backbone.patch_embedding.weight)
+
+
 def test_nothing_is_removed_that_need_not_be(beats, tmp_path):
     torch.save(beats.state_dict(), tmp_path / "w.pt")
     report = load_beats(tmp_path / "w.pt").load_report

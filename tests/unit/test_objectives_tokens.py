@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.fft import dct
 
 from avex._core.errors import ConfigError, WeightsError
+from avex.frontends.kaldi import KaldiFbank
 from avex.models.beats.config import BeatsConfig
 from avex.models.beats.pretraining import BeatsPretrainingConfig, raw_patches
 from avex.models.birdmae.pretraining import patches_of
@@ -171,6 +172,16 @@ def test_the_cosine_transform_is_scipys():
     x = np.random.default_rng(0).normal(size=(5, 23)).astype(np.float32)
     expected = dct(x, type=2, norm="ortho", axis=1)[:, :13]
     assert np.allclose(torch.from_numpy(x) @ _cosines(23, 13), expected, atol=1e-5)
+
+
+def test_cepstra_are_liftered_as_kaldi_does():
+    """`compute-mfcc-feats` with its defaults: 22 as the lifter's length, samples as they come."""
+    waveform = 0.1 * torch.randn(1, 16000)
+    mel = KaldiFbank(23)(waveform)[0, ::2].numpy()
+    expected = dct(mel, type=2, norm="ortho", axis=1)[:, :13]
+    expected = expected * (1 + 11 * np.sin(np.pi * np.arange(13) / 22))
+    features = SpectralTargets(HubertConfig())(waveform)[0, :, :13]
+    assert np.allclose(features, expected[: len(features)], atol=1e-3)
 
 
 def test_differences_of_a_ramp_are_its_slope():

@@ -177,7 +177,7 @@ def test_sequence_probes_refuse_vectors(probe_type):
 def test_maps_become_sequences_of_bands(probe_type):
     probe = build(probe_type, (4, 2, 7), **SEQUENCES[probe_type])
     maps = torch.randn(2, 4, 2, 5)
-    torch.testing.assert_close(probe(maps), probe(maps.permute(0, 3, 1, 2).flatten(2)))
+    torch.testing.assert_close(probe(maps), probe(maps.permute(0, 3, 2, 1).flatten(2)))
 
 
 def test_layers_come_as_lists_dicts_or_side_by_side():

@@ -82,7 +82,14 @@ def test_training_is_another_name_of_training_params():
         ({"training_params": params(second_stage_lr=0.1)}, "freeze_backbone_epochs"),
         ({"training_params": params(freeze_backbone_epochs=4)}, "leaves nothing"),
         ({"training_params": params(freeze_backbone_epochs=1), "strategy": "fsdp"}, "cannot unfreeze"),
-        ({"strategy": "fsdp", "label_type": "self_supervised"}, "cannot move a teacher"),
+        (
+            {
+                "strategy": "fsdp",
+                "label_type": "self_supervised",
+                "objective": {"name": "hubert", "settings": {"target_layer": 6}},
+            },
+            "cannot cluster a layer",
+        ),
         ({"strategy": "fsdp", "clustering_eval": {"enabled": True}}, "cannot embed clips"),
         ({"training_params": params(freeze_backbone_epochs=1, lora_rank=4)}, "lora_rank"),
         (
@@ -95,6 +102,8 @@ def test_training_is_another_name_of_training_params():
         ),
         ({"label_type": "self_supervised", "class_weights": "balanced"}, "uses no classes"),
         ({"augmentations": [{"echo": {}}]}, "kind"),
+        ({"class_weights": [1.0, -1.0]}, "at least 0"),
+        ({"class_weights": [1.0, float("nan")]}, "at least 0"),
         ({"augmentations": [{"gain": {"gain_db_range": [3, -3]}}]}, "lowest to the highest"),
     ],
 )

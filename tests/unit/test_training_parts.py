@@ -17,15 +17,17 @@ from avex.configs.sweep import SweepConfig
 
 pytest.importorskip("lightning", reason="needs the extra train", exc_type=ImportError)
 
+from avex.data.clips import Clip
+from avex.data.encoder import LabelEncoder
 from avex.training.checkpoint import AtomicCheckpointIO, find_checkpoint, monitored
 from avex.training.curves import collect, page
-from avex.training.data import load_training_data
+from avex.training.data import TrainingData, load_training_data
 from avex.training.metrics import compute_metrics
 from avex.training.objectives import LossOutput
 from avex.training.objectives.losses import ClassificationLoss
-from avex.training.preflight import check_run
+from avex.training.preflight import check_run, find_problems
 from avex.training.processes import find_processes
-from avex.training.safety import LossGuard, TrainingDivergedError, seed_step
+from avex.training.safety import LossGuard, TrainingDivergedError, check_same_weights, seed_step
 from avex.training.scores import ScoreTable
 from avex.training.sweep import sweep
 from avex.training.trackers import FileLogger, check_tracker, read_metrics
@@ -236,6 +238,10 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path):
     assert result.settings["training_params.lr"] == pytest.approx(best.training_params.lr)
     assert result.settings["training_params.batch_size"] == best.training_params.batch_size
     assert json.loads((result.folder / "best.json").read_text())["value"] == pytest.approx(result.best)
+    best_run = RunConfig.from_sources(result.folder / "best.yml")
+    assert best_run.training_params == best.training_params
+    assert best_run.output_dir == str(tmp_path)
+    assert best_run.run_name is None
     assert dataclasses.asdict(sweep(sweep_config(tmp_path), value))["finished"] == 6
     assert len(tried) == 7
     other = {"training_params.lr": {"type": "float", "low": 1e-5, "high": 1.0, "log": True}}
@@ -276,6 +282,45 @@ def test_a_check_without_data_still_looks_at_everything_else(tmp_path):
         assert "pip install bitsandbytes" in found
     assert "does not use preprocessing" in " ".join(report.notes)
     assert "use scheduler.name" in " ".join(report.notes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "Metric 'accuracy' is for one label per clip"),
+        (
+            {"metrics": ["map"], "checkpoints": {"monitor": "val/mapp"}},
+            "It measures: val/loss, val/accuracy, val/map",
+        ),
+        ({"metrics": ["map"], "checkpoints": {"monitor": "clustering/ari"}}, "needs clustering_eval"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_the_first_step(tmp_path, changes, message):
+    (tmp_path / "a.wav").touch()
+    several, one = (
+        Clip(tmp_path / "a.wav", labels=("frog", "newt")),
+        Clip(tmp_path / "a.wav", labels=("frog",)),
+    )
+    data = TrainingData((several,), (one, several), (), LabelEncoder(("frog", "newt"), multi_label=True))
+    run = config(multilabel=True, loss_function="bce", **changes)
+    (problem,) = find_problems(run, data)
+    assert message in problem
+    good = config(multilabel=True, loss_function="bce", metrics=["map"], checkpoints={"monitor": "map"})
+    assert find_problems(good, data) == []
+    (problem,) = find_problems(good, dataclasses.replace(data, validation=()))
+    assert "needs val_datasets" in problem
+    clustered = {"metrics": ["map"], "clustering_eval": {"enabled": True}}
+    (problem,) = find_problems(
+        config(multilabel=True, loss_function="bce", **clustered), dataclasses.replace(data, validation=())
+    )
+    assert "clustering_eval has no clips" in problem
+
+
+def test_weights_of_another_model_are_refused():
+    stored = {"head": torch.zeros(3), "body": torch.zeros(2)}
+    check_same_weights(stored, {name: value + 1 for name, value in stored.items()})
+    with pytest.raises(ConfigError, match=r"'head' is \(3,\) in it, now absent"):
+        check_same_weights(stored, {"body": torch.zeros(2)})
 
 
 def test_several_datasets_are_one_list_of_clips_with_an_id_each(tmp_path):

@@ -116,6 +116,15 @@ def test_patches_are_a_strided_convolution(rows, columns, size):
     torch.testing.assert_close(patches(image), convolved.flatten(2).mT, atol=1e-5, rtol=1e-5)
 
 
+def test_patches_start_as_a_linear_map_does():
+    """As in the code of MAE and EAT; a convolution would start within 1 / 16, whatever the number of channels."""
+    torch.manual_seed(0)
+    weight = PatchEmbed(96, 16).proj.weight.detach()
+    bound = math.sqrt(6 / (96 + 256))
+    assert 0.99 * bound < weight.abs().max() <= bound
+    assert weight.std() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+
+
 def test_drop_path_keeps_the_expectation():
     torch.manual_seed(0)
     drop = DropPath(0.25)

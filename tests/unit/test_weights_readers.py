@@ -159,6 +159,25 @@ class TestTorch:
         assert list(checkpoint.tensors) == ["a", "_ema.a"]
         assert checkpoint.metadata == {"step": 4}
 
+    def test_what_is_left_out_beside_the_state_dict_is_named(self, tmp_path: Path) -> None:
+        layer = torch.nn.Linear(2, 2)
+        optimiser = torch.optim.Adam(layer.parameters())
+        layer(torch.ones(1, 2)).sum().backward()
+        optimiser.step()
+        average = {"weight": torch.zeros(2, 2), "bias": torch.zeros(2)}
+        saved = {
+            "ema": average,
+            "model": {**layer.state_dict(), "_ema": {"bias": torch.zeros(2)}},
+            "teacher": {"state_dict": average},
+            "optimizer": optimiser.state_dict(),
+            "epoch": 7,
+        }
+        torch.save(saved, tmp_path / "w.pt")
+        checkpoint = read_checkpoint(tmp_path / "w.pt")
+        assert_same(checkpoint.tensors, {**layer.state_dict(), "_ema.bias": torch.zeros(2)})
+        assert checkpoint.others == ("ema", "teacher")
+        assert checkpoint.metadata == {"epoch": 7}
+
     def test_parameters_come_out_as_plain_tensors(self, tmp_path: Path) -> None:
         torch.save(dict(torch.nn.Linear(2, 2).named_parameters()), tmp_path / "w.pt")
         assert not any(tensor.requires_grad for tensor in read_checkpoint(tmp_path / "w.pt").tensors.values())

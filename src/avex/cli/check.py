@@ -62,6 +62,8 @@ def _show(result: CheckResult) -> None:
     typer.echo(f"Parameters   {result.report}")
     if result.tensors:
         typer.echo(f"Tensors      {result.tensors}")
+    if result.output:
+        typer.echo(f"Output       {result.output}")
     if result.fingerprint is None:
         return
     if result.differences is None:

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from avex._core.errors import ConfigError
+
 if TYPE_CHECKING:
     from avex.configs.cards import TaskCard
+    from avex.data.checking import TaskCheck
 
 app = typer.Typer(
     help="Tasks and benchmarks to evaluate on, and their data.", no_args_is_help=True, add_completion=False
@@ -85,8 +88,7 @@ def check_command(
     failed = False
     for task in {task.name: task for name in names for task in named_tasks(name)}.values():
         result = check_task(task, data)
-        counts = ", ".join(f"{count} {part}" for part, count in result.parts.items())
-        verdict = f"OK  {counts}, {result.num_classes} classes" if result.passed else "FAILED"
+        verdict = f"OK  {_counts(result)}, {result.num_classes} classes" if result.passed else "FAILED"
         typer.echo(f"{result.name}: {verdict}")
         for note in result.notes:
             typer.echo(f"  Note: {note}")
@@ -95,6 +97,13 @@ def check_command(
         failed |= not result.passed
     if failed:
         sys.exit(1)
+
+
+def _counts(result: TaskCheck) -> str:
+    """Clips of each part, or of all folds."""
+    if result.num_folds:
+        return f"{result.parts['folds']} clips in {result.num_folds} folds"
+    return ", ".join(f"{count} {part}" for part, count in result.parts.items())
 
 
 @app.command("path")
@@ -130,6 +139,46 @@ def path_command(
             _show_place(task, data)
         else:
             typer.echo(f"The file '{name}' says where its data are.")
+
+
+@app.command("shard")
+def shard_command(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT", help="Manifest, or folder with a folder for each class.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="New folder.", show_default=False)
+    ],
+    sample_rate: Annotated[
+        int,
+        typer.Option("--sample-rate", min=1, help="Hz; best that of the model.", show_default=False),
+    ],
+    clips_per_shard: Annotated[int, typer.Option("--clips-per-shard", min=1, help="Clips of a file.")] = 1000,
+) -> None:
+    """Write the clips of a manifest into few large files to train from, for slow or remote disks.
+
+    Clips are decoded, mixed to one channel, resampled, and stored as FLAC in tar archives with an index. A training
+    reads them with `dataset_name: shards` and `data_root: FOLDER`.
+
+    Examples:
+
+      avex datasets shard clips.csv -o shards --sample-rate 32000
+    """
+    from avex.data import read_manifest
+    from avex.data.clips import missing_recordings
+    from avex.data.streaming import write_shards
+
+    clips = read_manifest(source)
+    if missing := missing_recordings(clips):
+        raise ConfigError(
+            f"{len(missing)} recordings of '{source}' are missing, the first is '{missing[0]}'."
+        )
+    index = write_shards(clips, output, sample_rate=sample_rate, clips_per_shard=clips_per_shard)
+    files = len(list(output.glob("shard-*.tar")))
+    typer.echo(f"Wrote {len(clips)} clips into {files} shard{'s' if files != 1 else ''} and {index}")
 
 
 def _show_place(card: TaskCard, data: Path | None) -> None:

@@ -46,3 +46,7 @@ def command(
         for place, value in result.settings.items():
             typer.echo(f"  {place} = {value}")
     typer.echo(f"Wrote {result.folder}")
+    if result.best is not None:
+        typer.echo(
+            f"Train with the best settings: avex train -c {result.folder / 'best.yml'} -p run_name=best"
+        )

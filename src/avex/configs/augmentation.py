@@ -27,7 +27,8 @@ class NoiseAugment(Augmentation):
     """Add noise from recordings.
 
     Attributes:
-        noise_dirs: Folders of noise recordings, searched with all that is below them.
+        noise_dirs: Folders of noise recordings, searched with all that is below them; in a YAML file from
+            the folder of that file.
         snr_db_range: Lowest and highest signal-to-noise ratio, dB.
         augmentation_prob: Share of the clips that get noise.
         mask_signal_prob: Share of these that become noise alone, and lose their labels.

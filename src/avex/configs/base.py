@@ -15,14 +15,19 @@ from avex.configs.yaml_files import apply_patches, read_yaml
 YAML_SUFFIXES = (".yml", ".yaml")
 _ANCHOR_PREFIXES = ("x-", ".")
 _CARD_LISTS = frozenset({"tasks", "evaluation_sets"})
+_INPUTS = frozenset(
+    {"data_root", "noise_dirs", "checkpoint_path", "resume_from_checkpoint", "fairseq_weights_path"}
+)
 
 
 class BaseCLIConfig(BaseModel):
     """A configuration that a YAML file and `key.sub[0]=value` patches make together.
 
-    In a file, the fields named in `file_fields` may hold the path of another YAML file instead of a mapping;
-    paths start from the file's folder, and so do `data_root` and the card files of `tasks` and `evaluation_sets`.
-    Top-level keys that begin with `x-` or `.` hold YAML anchors and are left out.
+    In a file, the fields named in `file_fields` may hold the path of another YAML file instead of a mapping. What
+    is read (these files, `data_root`, `noise_dirs`, `checkpoint_path`, `resume_from_checkpoint`,
+    `fairseq_weights_path`, the card files of `tasks` and `evaluation_sets`) is looked for from the file's folder,
+    then from where the user stands; what is written (`output_dir`, `save_dir`), and everything in a patch, starts
+    from where the user stands. Top-level keys that begin with `x-` or `.` hold YAML anchors and are left out.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
@@ -110,8 +115,9 @@ def _expand(value: Any, folder: Path, fields: frozenset[str], above: tuple[Path,
     for key, item in value.items():
         if key in fields and is_yaml_path(item):
             result[key] = _read(_beside(folder, item), fields, above)
-        elif key == "data_root" and isinstance(item, str) and "://" not in item:
-            result[key] = str(folder / Path(item).expanduser())
+        elif key in _INPUTS and item is not None:
+            names = [_input(folder, name) for name in (item if isinstance(item, list) else [item])]
+            result[key] = names if isinstance(item, list) else names[0]
         elif key in _CARD_LISTS and isinstance(item, list):
             result[key] = [
                 str(_beside(folder, entry)) if is_yaml_path(entry) else _expand(entry, folder, fields, above)
@@ -122,8 +128,15 @@ def _expand(value: Any, folder: Path, fields: frozenset[str], above: tuple[Path,
     return result
 
 
+def _input(folder: Path, name: Any) -> Any:
+    """What a file says is to be read, as it is found from anywhere; addresses and what is no text stay."""
+    if not isinstance(name, str) or name == "None" or "://" in name:
+        return name
+    return str(_beside(folder, name).absolute())
+
+
 def _beside(folder: Path, name: str) -> Path:
-    """A file named in another: in its folder, else from where the user stands."""
+    """What a file names: in its folder, else from where the user stands."""
     path = Path(name).expanduser()
     inside = folder / path
-    return inside if inside.is_file() or not path.is_file() else path
+    return inside if inside.exists() or not path.exists() else path

@@ -129,6 +129,9 @@ class ModelCard(BaseModel):
         citation: How to cite it, as BibTeX or plain text.
         tensor_sha256: sha256 of the float32 bytes of single tensors, by their name in the model's state dict, as
             far as published: they tell the right weights in another container from wrong ones (`avex check`).
+        output_sha256: Published sha256 of another program's rounded output for six tones, by its version of torch.
+            They hold for arithmetic that is equal to the bit, so `avex check` reports them and judges by
+            `fingerprint`.
         fingerprint: Expected output for the standard test signal.
 
     Example:
@@ -157,6 +160,7 @@ class ModelCard(BaseModel):
     paper: str | None = None
     citation: str | None = None
     tensor_sha256: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = {}
+    output_sha256: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = {}
     fingerprint: OutputFingerprint | None = None
 
     @model_validator(mode="before")

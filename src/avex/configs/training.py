@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -158,6 +159,13 @@ class RunConfig(BaseCLIConfig):
     def _kind_as_key(cls, value: Any) -> Any:
         return [unfold(item) for item in value] if isinstance(value, list) else value
 
+    @field_validator("class_weights")
+    @classmethod
+    def _factors(cls, value: Any) -> Any:
+        if isinstance(value, list) and not all(0 <= weight < math.inf for weight in value):
+            raise ValueError(f"class_weights are numbers of at least 0, not {value}")
+        return value
+
     @model_validator(mode="after")
     def _agree(self) -> RunConfig:
         _check_stages(self.training_params)
@@ -197,8 +205,11 @@ def _check_stages(params: TrainingParams) -> None:
 def _check_sharding(config: RunConfig) -> None:
     if config.training_params.freeze_backbone_epochs:
         raise ValueError("strategy='fsdp' cannot unfreeze a backbone: use 'ddp', or freeze_backbone_epochs=0")
-    if config.label_type == "self_supervised":
-        raise ValueError("strategy='fsdp' cannot move a teacher that follows the encoder: use 'ddp'")
+    if config.objective.settings.get("target_layer") is not None:
+        raise ValueError(
+            "strategy='fsdp' cannot cluster a layer of an encoder before the first step, when every process holds "
+            "a share of it: use 'ddp'"
+        )
     if config.clustering_eval is not None and config.clustering_eval.enabled:
         raise ValueError(
             "strategy='fsdp' cannot embed clips between epochs: use 'ddp', or no clustering_eval"

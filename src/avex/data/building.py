@@ -241,7 +241,7 @@ def _counts(clips: Sequence[Clip]) -> dict[str, int]:
     for clip in clips:
         part = f"fold {clip.fold}" if clip.fold is not None else str(clip.split)
         counts[part] = counts.get(part, 0) + 1
-    return dict(sorted(counts.items()))
+    return dict(sorted(counts.items(), key=lambda item: (len(item[0]), item[0])))  # fold 10 after fold 9
 
 
 def _class_counts(clips: Sequence[Clip], encoder: LabelEncoder) -> dict[str, int]:

@@ -24,10 +24,11 @@ class TaskCheck:
     Attributes:
         name: The task.
         folder: Where its data are looked for; None if nothing says where.
-        parts: Number of clips by part.
+        parts: Number of clips by part; `folds` are one part.
         num_classes: Number of classes that occur; 0 if the clips could not be read.
         problems: What is wrong; empty if all is well.
         notes: What to know of data that are as they should be.
+        num_folds: Number of folds.
     """
 
     name: str
@@ -36,6 +37,7 @@ class TaskCheck:
     num_classes: int
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    num_folds: int = 0
 
     @property
     def passed(self) -> bool:
@@ -79,7 +81,8 @@ def _check_card(card: TaskCard, data: str | os.PathLike[str] | None) -> TaskChec
 def _checked(task: Task, folder: Path | None, differences: list[str]) -> TaskCheck:
     problems = (*differences, *recording_problems(task.clips))
     classes = len(_labels(task.clips))
-    return TaskCheck(task.name, folder, _sizes(task), classes, problems, tuple(_unlearnt(task)))
+    folds = len({clip.fold for clip in task.folds})
+    return TaskCheck(task.name, folder, _sizes(task), classes, problems, tuple(_unlearnt(task)), folds)
 
 
 def _sizes(task: Task) -> dict[str, int]:
@@ -91,7 +94,7 @@ def _differences(card: TaskCard, task: Task) -> list[str]:
     """What the card says otherwise."""
     sizes, found = _sizes(task), len(_labels(task.clips))
     problems = [
-        f"{name} has {sizes.get(name, 0)} clips, but the card says {count}."
+        f"There are {sizes.get(name, 0)} clips for {name}, but the card says {count}."
         for name, count in card.num_clips.items()
         if sizes.get(name, 0) != count
     ]

@@ -76,8 +76,8 @@ class LabelEncoder:
         classes = classes_of(clips)
         if not classes:
             raise ConfigError(
-                f"None of the {len(clips)} clips has a label. Name the column of labels, or use a transformation "
-                "such as label_from_feature."
+                f"None of the {len(clips)} clips has a label. Name the column of labels (label_column, or "
+                "--label-column), or use a transformation such as label_from_feature."
             )
         return cls(classes, multi_label, unknown)
 

@@ -112,7 +112,9 @@ def read_shards(folder: str | Path) -> list[Clip]:
     try:
         path = fetch(join_uri(base, INDEX)) if is_remote(base) else fetch(Path(folder).expanduser() / INDEX)
     except MissingFileError as error:
-        raise ConfigError(f"There is no '{INDEX}' in '{base}'. Write shards with write_shards.") from error
+        raise ConfigError(
+            f"There is no '{INDEX}' in '{base}'. Write shards with `avex datasets shard`."
+        ) from error
     try:
         head, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         clips = [_clip(line, base, int(head["sample_rate"])) for line in lines]

@@ -37,9 +37,10 @@ from avex.io.atomic import is_temporary, write_text
 
 Floats = npt.NDArray[np.float32]
 SCHEMA = 2
+EMBEDDINGS = "embeddings"
 PART_CLIPS = 64
 _KEY = "key.json"
-_FILES = "recordings.jsonl"
+RECORDINGS = "recordings.jsonl"
 # Writing a part takes much less: what is older was left by a process that was killed.
 _ABANDONED_S = 3600.0
 
@@ -78,7 +79,7 @@ class EmbeddingCache:
         self.folder = Path(folder)
         self.mapped = mapped
         self.since = time.time_ns() if anew else 0
-        self.contents = FileContents(self.folder / _FILES)
+        self.contents = FileContents(self.folder / RECORDINGS)
 
     def entry(self, plan: EncodingPlan, task: Task) -> CacheEntry:
         """The clips of a task as a model's settings embed them, whether any are there or not."""

@@ -42,10 +42,12 @@ class FileContents:
 
     Args:
         table: File of JSON lines; created when something is to be remembered.
+        read_only: Whether the table is to stay as it is; what is hashed is remembered in memory only.
     """
 
-    def __init__(self, table: Path) -> None:
+    def __init__(self, table: Path, *, read_only: bool = False) -> None:
         self._table = table
+        self._read_only = read_only
         self._known: dict[str, _Noted] | None = None
 
     def clip_keys(self, clips: Sequence[Clip], max_seconds: float | None) -> list[str]:
@@ -107,7 +109,7 @@ class FileContents:
 
     def _append(self, lines: Sequence[str]) -> None:
         """Add lines; a line end comes first, in case the last line was cut off."""
-        if not lines:
+        if not lines or self._read_only:
             return
         try:
             self._table.parent.mkdir(parents=True, exist_ok=True)

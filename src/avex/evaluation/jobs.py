@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from avex._core.errors import AvexError, ConfigError
 from avex.configs import ProbeConfig
 from avex.configs.evaluation import EvaluateConfig, ExperimentConfig
 from avex.data.cards import find_benchmark
 from avex.data.tasks import open_task
+from avex.evaluation.cache import EMBEDDINGS, RECORDINGS
 from avex.evaluation.cache import SCHEMA as CACHE_SCHEMA
+from avex.evaluation.contents import FileContents
 from avex.evaluation.encoder import Pooling
 from avex.evaluation.models import ModelSource
 from avex.evaluation.modes import not_applicable
@@ -49,6 +51,7 @@ class Job:
         status: `run`, `done` (the result is there), `skip` (makes no sense) or `blocked` (something is missing).
         reason: Why it is not run.
         settings: All that determines the result.
+        digest: Of the task, see `Task.digest`.
         path: Where the result is, or will be; None if it is blocked.
         pooling: How embeddings are pooled for this job.
     """
@@ -62,6 +65,7 @@ class Job:
     status: Status
     reason: str = ""
     settings: Mapping[str, Any] | None = None
+    digest: str = ""
     path: Path | None = None
     pooling: Pooling = "mean"
 
@@ -71,37 +75,53 @@ class Job:
         return self.mode == "finetune" or (self.mode == "probe" and self.probe.get_training_mode())
 
 
-def plan_jobs(config: EvaluateConfig) -> list[Job]:
-    """List all jobs of an evaluation, experiment by experiment; nothing is loaded and no audio is opened.
+def plan_jobs(config: EvaluateConfig, contents: FileContents | None = None) -> list[Job]:
+    """List all jobs of an evaluation, experiment by experiment; no model is loaded.
+
+    Tasks go by the content of their recordings: a file that was not read before is read once.
+
+    Args:
+        config: What to evaluate.
+        contents: What is known of recordings. None takes the table in `save_dir`, and leaves it as it is.
 
     Raises:
         ConfigError: The configuration contradicts itself, or results are there under `overwrite: never`.
         UnknownNameError: There is no such model, task or benchmark.
     """
     benchmark = find_benchmark(config.dataset_config)
-    opened = [(item.name, *_open(item, config)) for item in benchmark.evaluation_sets]
+    if contents is None:
+        contents = FileContents(Path(config.save_dir) / EMBEDDINGS / RECORDINGS, read_only=True)
+    opened = [_open(item, config, contents) for item in benchmark.evaluation_sets]
     jobs = []
     for experiment in config.experiments:
         source = ModelSource.of(experiment, config.device, config.seed)
         described = source.describe()
-        for name, task, problem in opened:
+        for name, task, problem, digest in opened:
             for mode in config.eval_modes:
                 job = Job(experiment, source, _probe(experiment, mode), name, task, mode, "blocked", problem)
                 job = replace(job, pooling=_pooling(job, config.offline_embeddings.probe_storage_aggregation))
-                jobs.append(job if task is None else _settled(job, task, config, described))
+                jobs.append(job if task is None else _settled(job, task, digest, config, described))
     _check_overwrite(config, jobs)
     return jobs
 
 
-def _open(item: Any, config: EvaluateConfig) -> tuple[Task | None, str]:
-    """The task, or why it cannot be opened: one that is missing must not hide the others."""
+class _Opened(NamedTuple):
+    """A task and its digest, or why there is none."""
+
+    name: str
+    task: Task | None
+    problem: str = ""
+    digest: str = ""
+
+
+def _open(item: Any, config: EvaluateConfig, contents: FileContents) -> _Opened:
+    """Open a task: one that is missing must not hide the others."""
     try:
         task = Task.of(open_task(item, config.data_root, seed=config.seed))
         check_metrics(task.metrics, task.multi_label, len(task.classes))
-        task.audio_digest()
+        return _Opened(item.name, task, digest=task.digest(contents))
     except AvexError as error:
-        return None, str(error)
-    return task, ""
+        return _Opened(item.name, None, str(error))
 
 
 def _probe(experiment: ExperimentConfig, mode: str) -> ProbeConfig:
@@ -132,7 +152,7 @@ def _pooling(job: Job, stored: Pooling) -> Pooling:
     return stored
 
 
-def _settled(job: Job, task: Task, config: EvaluateConfig, model: Mapping[str, Any]) -> Job:
+def _settled(job: Job, task: Task, digest: str, config: EvaluateConfig, model: Mapping[str, Any]) -> Job:
     reason = not_applicable(job.mode, task)
     if reason is not None:
         return replace(job, status="skip", reason=reason)
@@ -144,7 +164,7 @@ def _settled(job: Job, task: Task, config: EvaluateConfig, model: Mapping[str, A
         "model": model,
         "probe": job.probe.model_dump(mode="json"),
         "pooling": job.pooling,
-        "task": [task.name, task.version, task.digest(), task.metrics, task.retrieval_mode],
+        "task": [task.name, task.version, digest, task.metrics, task.retrieval_mode],
         "max_seconds": task.max_seconds,
         "mode": job.mode,
         "seed": config.seed,
@@ -157,7 +177,7 @@ def _settled(job: Job, task: Task, config: EvaluateConfig, model: Mapping[str, A
     done = path.is_file() and config.overwrite != "always"
     status: Status = "done" if done else "run"
     reason = "the result is there" if done else ""
-    return replace(job, status=status, reason=reason, settings=settings, path=path)
+    return replace(job, status=status, reason=reason, settings=settings, path=path, digest=digest)
 
 
 def _check_overwrite(config: EvaluateConfig, jobs: list[Job]) -> None:

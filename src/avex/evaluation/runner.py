@@ -10,10 +10,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from avex._core.errors import ConfigError
+from avex._core.errors import AudioError, ConfigError
 from avex.configs.evaluation import EvaluateConfig
 from avex.data.cards import find_benchmark
-from avex.evaluation.cache import CacheEntry, EmbeddingCache
+from avex.evaluation.cache import EMBEDDINGS, CacheEntry, EmbeddingCache
 from avex.evaluation.encoder import ClipEncoder
 from avex.evaluation.jobs import Job, plan_jobs
 from avex.evaluation.modes import Context, Outcome, run_mode
@@ -23,7 +23,6 @@ from avex.evaluation.tasks import Task
 from avex.models.base_model import ModelBase
 
 logger = logging.getLogger(__name__)
-EMBEDDINGS = "embeddings"
 Tell = Callable[[str], None]
 
 
@@ -78,10 +77,15 @@ def evaluate(
         >>> report.results[0].main                                                    # doctest: +SKIP
         (0.93, 0.905, 0.952)
     """
-    report = EvaluationReport(plan_jobs(config))
-    runner = _Runner(
-        config, report, logger.info if on_progress is None or config.disable_tqdm else on_progress
+    offline = config.offline_embeddings
+    cache = EmbeddingCache(
+        Path(config.save_dir) / EMBEDDINGS,
+        mapped=offline.use_streaming_embeddings,
+        anew=offline.overwrite_embeddings,
     )
+    report = EvaluationReport(plan_jobs(config, cache.contents))
+    tell = logger.info if on_progress is None or config.disable_tqdm else on_progress
+    runner = _Runner(config, report, cache, tell)
     for job in report.jobs:
         if job.status == "run":
             runner.run(job)
@@ -98,16 +102,14 @@ def evaluate(
 class _Runner:
     """One model in memory at a time."""
 
-    def __init__(self, config: EvaluateConfig, report: EvaluationReport, tell: Tell) -> None:
+    def __init__(
+        self, config: EvaluateConfig, report: EvaluationReport, cache: EmbeddingCache, tell: Tell
+    ) -> None:
         self._config = config
         self._report = report
         self._tell = tell
         self._benchmark = find_benchmark(config.dataset_config).benchmark_name
-        self._cache = EmbeddingCache(
-            Path(config.save_dir) / EMBEDDINGS,
-            mapped=config.offline_embeddings.use_streaming_embeddings,
-            anew=config.offline_embeddings.overwrite_embeddings,
-        )
+        self._cache = cache
         self._entry: CacheEntry | None = None
         self._loaded: tuple[Any, ModelBase] | None = None
 
@@ -147,6 +149,8 @@ class _Runner:
         seconds[job.mode] = time.perf_counter() - started
         for stage, value in seconds.items():
             self._report.spent(stage, value)
+        if task.digest(self._cache.contents) != job.digest:
+            raise AudioError(f"Recordings of task '{task.name}' were changed meanwhile. Evaluate again.")
         result = self._result(job, task, encoder, layers, outcome, seconds)
         write_result(path, result, outcome.saved)
 
@@ -212,7 +216,7 @@ class _Runner:
             benchmark=self._benchmark,
             task=task.name,
             task_version=task.version,
-            task_digest=task.digest(),
+            task_digest=job.digest,
             experiment=job.experiment.run_name,
             mode=job.mode,
             seed=self._config.seed,

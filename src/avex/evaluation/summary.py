@@ -94,8 +94,8 @@ def write_summary(folder: Path) -> list[Path]:
 def append_table(path: Path, results: Sequence[Result], config_file: str | None, save_dir: str) -> list[Path]:
     """Add the rows of results to a table that several evaluations share, and to its short form.
 
-    Rows of the same config, folder, experiment, task, model and seed are replaced, so that a run that was repeated
-    counts once. The short form `<stem>_simple` has the model, the day, the task and the `test_*` metrics.
+    Rows of the same folder, benchmark, experiment, task, model and seed are replaced, so that a run that was
+    repeated counts once. The short form `<stem>_simple` has the model, the day, the task and the `test_*` metrics.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _only(path):
@@ -106,7 +106,7 @@ def _replace_rows(
     path: Path, results: Sequence[Result], config_file: str | None, save_dir: str
 ) -> list[Path]:
     new = [{**row, "config_file": config_file or "", "save_dir": save_dir} for row in summary_rows(results)]
-    keys = ("save_dir", "experiment_name", "evaluation_dataset_name", "weights", "seed")
+    keys = ("save_dir", "dataset_name", "experiment_name", "evaluation_dataset_name", "weights", "seed")
     replaced = {tuple(str(row[key]) for key in keys) for row in new}
     old = [
         row

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from avex._core.errors import AudioError, ConfigError
+from avex._core.errors import ConfigError
 from avex.data.clips import Clip
 from avex.data.encoder import LabelEncoder
 from avex.data.grouping import group_numbers
 from avex.data.splits import Split, check_leakage
 from avex.data.tasks import Task as OpenedTask
+from avex.evaluation.contents import FileContents
 from avex.training.probes.targets import Targets
 
 Indices = npt.NDArray[np.int64]
@@ -162,35 +162,13 @@ class Task:
             rounds.append(Round(name, train, empty, np.flatnonzero(number == i), inner))
         return rounds
 
-    def audio_digest(self) -> str:
-        """A sha256 of which stretches of which files the clips are, by size and time of change of the files.
+    def digest(self, contents: FileContents) -> str:
+        """A sha256 of all that makes the task: what is heard, wherever it is stored, labels and parts.
 
         Raises:
             AudioError: A recording is not there.
         """
-        return _digest([*_stretches(self.clips), self.max_seconds])
-
-    def digest(self) -> str:
-        """A sha256 of all that makes the task: its audio, labels and parts."""
-        labels = [clip.labels for clip in self.clips]
-        rest = [self.version, self.parts, self.groups, labels, self.classes, self.multi_label]
-        return _digest([self.audio_digest(), *rest])
-
-
-def _stretches(clips: Sequence[Clip]) -> list[list[Any]]:
-    states: dict[str, tuple[int, int]] = {}
-    rows = []
-    for clip in clips:
-        path = clip.path.as_posix()
-        if path not in states:
-            try:
-                status = clip.path.stat()
-            except OSError as error:
-                raise AudioError(f"'{path}' cannot be read: {error.strerror}.", cause="missing") from error
-            states[path] = (status.st_size, status.st_mtime_ns)
-        rows.append([clip.id, clip.path.resolve().as_posix(), clip.start_s, clip.end_s, *states[path]])
-    return rows
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=list).encode()).hexdigest()
+        heard = contents.clip_keys(self.clips, self.max_seconds)
+        named = [(clip.id, clip.labels) for clip in self.clips]
+        rest = [self.version, self.parts, self.groups, self.classes, self.multi_label]
+        return hashlib.sha256(json.dumps([heard, named, *rest]).encode()).hexdigest()

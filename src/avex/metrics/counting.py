@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.intp]
+Keys = npt.NDArray[np.signedinteger]
 _MOST_BITS = 16
 
 
@@ -21,7 +22,7 @@ class KeyHistogram:
     """Whole numbers, and how many of them are in each of equal steps.
 
     Attributes:
-        keys: (N,) the numbers.
+        keys: (N,) the numbers, of a type that holds their differences.
         lowest: The least of them.
         shift: A step is 2^shift wide.
         steps: (N,) step of each key.
@@ -33,26 +34,27 @@ class KeyHistogram:
         [[0, 2], [2, 3]]
     """
 
-    keys: Ints
+    keys: Keys
     lowest: int
     shift: int
     steps: Ints
     below: Ints
 
     @classmethod
-    def of(cls, keys: Ints) -> KeyHistogram:
+    def of(cls, keys: Keys) -> KeyHistogram:
         """Count keys, in about as many steps as there are keys."""
         lowest, highest = int(keys.min()), int(keys.max())
         bits = min(_MOST_BITS, len(keys).bit_length())
         shift = max(0, (highest - lowest).bit_length() - bits)
-        steps = keys - lowest
-        steps >>= shift
+        narrow = keys - lowest
+        narrow >>= shift
+        steps = narrow.astype(np.intp)  # what counting and taking would make of it, each for itself
         counts = np.bincount(steps, minlength=((highest - lowest) >> shift) + 1)
         below = np.zeros(len(counts) + 1, np.intp)
         np.cumsum(counts, out=below[1:])
         return cls(keys, lowest, shift, steps, below)
 
-    def ranks(self, wanted: Ints) -> tuple[Ints, Ints]:
+    def ranks(self, wanted: Keys) -> tuple[Ints, Ints]:
         """Keys less than each of some keys, and keys not greater than it.
 
         Args:

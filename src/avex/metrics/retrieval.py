@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avex._core.errors import ConfigError
-from avex.metrics.counting import Ints, KeyHistogram
+from avex.metrics.counting import Ints, KeyHistogram, Keys
 from avex.metrics.vectors import check_pair, label_array, unit_vectors
 
 Floats = npt.NDArray[np.floating]
@@ -226,7 +226,7 @@ def _rank(
             relevant = relevant[relevant != query]
         if not len(relevant):
             continue
-        keys = np.rint(np.multiply(similar[row], np.float32(GRID), out=grid), out=grid).astype(np.intp)
+        keys = np.rint(np.multiply(similar[row], np.float32(GRID), out=grid), out=grid).astype(np.int32)
         if search.same:
             keys[query] = keys.min() - 1  # below everything
         histogram = KeyHistogram.of(keys)
@@ -240,7 +240,7 @@ def _rank(
         found.hits[at] = relevant[place] == nearest
 
 
-def _whole_ranking(histogram: KeyHistogram, positive: Ints, same: bool) -> tuple[float, float]:
+def _whole_ranking(histogram: KeyHistogram, positive: Keys, same: bool) -> tuple[float, float]:
     """Area under the ROC curve and average precision, of the keys of the relevant items."""
     total, count = len(histogram.keys), len(positive)
     below, up_to = histogram.ranks(positive)

@@ -81,7 +81,7 @@ class Features:
         return _masked_pool(tokens, self._mask_for(tokens), aggregation)
 
     def sequence(self) -> Tensor:
-        """Return one row per time step: (B, T, C*F), the bands of a step side by side.
+        """Return one row per time step: (B, T, F*C), the bands of a step side by side.
 
         Raises:
             ValueError: The features have no time axis.
@@ -90,8 +90,7 @@ class Features:
         if layout.kind == "vector":
             return self.values.unsqueeze(1)
         if layout.kind == "map":
-            batch, channels, bins, steps = self.values.shape
-            return self.values.permute(0, 3, 1, 2).reshape(batch, steps, channels * bins)
+            return self.values.permute(0, 3, 2, 1).flatten(2)
         return _bands_last(self.values[:, layout.num_prefix_tokens :], layout).flatten(2)
 
     def sequence_mask(self) -> Tensor | None:
@@ -107,7 +106,7 @@ class Features:
         """Return one row per token, what heads for sequences read: (B, N, C).
 
         Tokens come without prefix tokens and ordered by time, the bands of a step one after the other. Maps give
-        one row per time step, (B, T, C*F), as in `sequence()`, and vectors a single row.
+        one row per time step, (B, T, F*C), as in `sequence()`, and vectors a single row.
         """
         layout = self.layout
         if layout.kind != "tokens":

@@ -95,7 +95,7 @@ class ClusteringCallback(pl.Callback):
         self, trainer: pl.Trainer, module: Any
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         loader = trainer.datamodule.evaluation_loader(self._clips(trainer), self.config.max_samples)  # type: ignore[attr-defined]
-        layers = [name.strip() for name in self.config.layers.split(",")]
+        layers = layer_names(self.config)
         index, rows = [], []
         was_training = module.training
         module.eval()
@@ -107,3 +107,8 @@ class ClusteringCallback(pl.Callback):
                 index += batch["index"]
         module.train(was_training)
         return np.array(index, np.int64), np.concatenate(rows)
+
+
+def layer_names(config: ClusteringEvalConfig) -> list[str]:
+    """The layers whose embeddings are clustered."""
+    return [name.strip() for name in config.layers.split(",")]

@@ -24,11 +24,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints in one step, and reads tensors and plain data only: no code of a file is ever run."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint beside its place, flush it to the disk, and rename it."""
+        """Write a checkpoint beside its place, flush it to the disk, and rename it.
+
+        Raises:
+            OSError: There is no room for it; those that were there before are as they were.
+        """
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(target) as temporary:
-            torch.save(checkpoint, temporary)
+        try:
+            with atomic_path(target) as temporary:
+                torch.save(checkpoint, temporary)
+        except RuntimeError as error:  # torch's name of a write that failed
+            raise OSError(
+                f"Checkpoint '{target}' could not be written ({error}). Is the disk full? Free some space and go "
+                "on with --resume."
+            ) from error
 
     def load_checkpoint(
         self, path: Any, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None

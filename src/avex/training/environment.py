@@ -43,10 +43,16 @@ def git_state(folder: Path | None = None) -> dict[str, Any] | None:
     return {"commit": commit, "changed": sorted((changes or "").splitlines())}
 
 
+def plain_config(config: RunConfig) -> dict[str, Any]:
+    """What a configuration file of this run holds."""
+    return config.model_dump(mode="json", exclude_unset=True)
+
+
 def save_run_facts(folder: Path, config: RunConfig, encoder: LabelEncoder | None) -> None:
     """Write `config.yml`, `environment.json` and, for classifiers, `label_map.json`."""
-    text = yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True), sort_keys=False)
-    write_text(folder / "config.yml", text)
+    write_text(
+        folder / "config.yml", yaml.safe_dump(plain_config(config), sort_keys=False, allow_unicode=True)
+    )
     write_text(folder / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
     if encoder is not None:
         write_text(

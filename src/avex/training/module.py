@@ -17,7 +17,7 @@ from avex.training.data import TrainingData
 from avex.training.loader import ResumableLoader
 from avex.training.objectives import Objective
 from avex.training.reduction import mean_over_processes
-from avex.training.safety import LossGuard, seed_step
+from avex.training.safety import LossGuard, check_same_weights, seed_step
 from avex.training.schedule import learning_rate, optimizer_class
 from avex.training.sharding import shard
 from avex.training.trackers import FileLogger
@@ -52,6 +52,7 @@ class TrainingModule(pl.LightningModule):
         self.latest: dict[str, float] = {}
         self._logged = -1
         self._place: dict[str, int] | None = None
+        self._groups: list[dict[str, Any]] = []
 
     def configure_model(self) -> None:
         """Spread the weights over the processes, with `strategy: fsdp`."""
@@ -68,6 +69,7 @@ class TrainingModule(pl.LightningModule):
             # Lightning may have made the loader before it read the checkpoint; nothing was taken from it yet.
             self._loader().load_state_dict(self._place)
             self._place = None
+            self._apply_settings()
             for logger in self.trainer.loggers:
                 if isinstance(logger, FileLogger):
                     logger.rewind(self.global_step)
@@ -106,6 +108,7 @@ class TrainingModule(pl.LightningModule):
         groups = self.objective.parameter_groups(params.lr, params.weight_decay, params.layer_decay)
         options: dict[str, Any] = {} if params.adam_betas is None else {"betas": params.adam_betas}
         optimizer = optimizer_class(params.optimizer)(groups, lr=params.lr, **options)
+        self._groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         total = self.total_steps  # also makes Lightning count the batches of an epoch
         per_epoch = -(-int(self.trainer.num_training_batches) // params.accumulate_grad_batches)
         rate = learning_rate(self.config, total, per_epoch)
@@ -133,11 +136,14 @@ class TrainingModule(pl.LightningModule):
         """Collect what the metrics need; masks and the like are the same in every validation."""
         seed_step(self.config.seed, 0, batch_idx, self.global_rank, stage=1)
         assert self._validation is not None
-        self._validation.add(self.objective(batch), batch["index"])
+        output = self.objective(batch)
+        self.guard.watch(output.loss, batch["id"], self.global_step, validation=True)
+        self._validation.add(output, batch["index"])
 
     def on_validation_epoch_end(self) -> None:
         """Compute the metrics over the clips of all processes."""
         assert self._validation is not None
+        self.guard.settle()
         self.record({f"val/{name}": value for name, value in self._validation.compute().items()})
 
     def record(self, values: Mapping[str, float]) -> None:
@@ -161,7 +167,7 @@ class TrainingModule(pl.LightningModule):
         """Refuse the state of another training.
 
         Raises:
-            ConfigError: The seed, the total batch size or the clips are others.
+            ConfigError: The model, the optimiser, the seed, the batches or the clips are others.
         """
         state = checkpoint.get(_STATE)
         if state is None:
@@ -174,15 +180,29 @@ class TrainingModule(pl.LightningModule):
                     f"The checkpoint is of a training with another {name}: {value}, now {now[name]}. It would not "
                     "go on where it stopped. Start anew, with checkpoint_path for the weights."
                 )
+        # With fsdp the strategy reads the weights, and sees to it that all fit.
+        if "state_dict" in checkpoint:
+            check_same_weights(checkpoint["state_dict"], self.state_dict())
 
     def _identity(self) -> dict[str, Any]:
-        world = self.trainer.world_size
-        size = self.config.training_params.batch_size * world
+        params = self.config.training_params
         return {
             "seed": self.config.seed,
-            "total batch size": size,
+            "total batch size": params.batch_size * self.trainer.world_size,
+            "accumulate_grad_batches": params.accumulate_grad_batches,
             "list of training clips": self.fingerprint,
+            "sampling": self.config.sampling.model_dump(mode="json"),
+            "optimizer": params.optimizer,
+            "layer_decay": params.layer_decay,
         }
+
+    def _apply_settings(self) -> None:
+        """Let the configuration's learning rate and the like hold, where the checkpoint brought its own."""
+        scheduler: Any = self.trainer.lr_scheduler_configs[0].scheduler
+        scheduler.base_lrs = [group["lr"] for group in self._groups]
+        groups = self.trainer.optimizers[0].param_groups
+        for group, settings, factor in zip(groups, self._groups, scheduler.lr_lambdas, strict=True):
+            group.update(settings | {"lr": settings["lr"] * factor(scheduler.last_epoch)})
 
     # -- parts -------------------------------------------------------------------------------------------
 

@@ -19,9 +19,11 @@ from avex.data.recordings import recording_problems
 from avex.models.base_model import ModelBase
 from avex.models.utils.factory import pick_device
 from avex.training.building import build_run_objective, build_training_model
+from avex.training.callbacks import layer_names
+from avex.training.checkpoint import monitored
 from avex.training.data import TrainingData, load_training_data
 from avex.training.loader import texts_of
-from avex.training.metrics import find_metric
+from avex.training.metrics import METRICS, OfChoices, find_metric
 from avex.training.objectives import Objective
 from avex.training.processes import find_precision
 from avex.training.schedule import optimizer_class
@@ -110,6 +112,41 @@ def find_problems(config: RunConfig, data: TrainingData) -> list[str]:
             problems.append(f"{len(silent)} clips have no text_label, the first is '{silent[0]}'.")
     if data.encoder is not None:
         problems += _label_problems(data)
+        problems += _metric_problems(config, data)
+    return problems + _validation_problems(config, data)
+
+
+def _metric_problems(config: RunConfig, data: TrainingData) -> list[str]:
+    if not any(len(clip.labels) != 1 for clip in data.validation):
+        return []
+    known = [name for name in config.metrics if name.lower() in METRICS]
+    return [
+        f"Metric '{name}' is for one label per clip, but validation clips have several or none. Set metrics: [map] "
+        "or [roc_auc]."
+        for name in known
+        if isinstance(find_metric(name), OfChoices)
+    ]
+
+
+def _validation_problems(config: RunConfig, data: TrainingData) -> list[str]:
+    """What is to be measured, and cannot be."""
+    problems = []
+    clustering = config.clustering_eval
+    clusters = clustering is not None and clustering.enabled
+    if clustering is not None and clusters and clustering.use_validation_set and not data.validation:
+        problems.append("clustering_eval has no clips: give val_datasets, or use_validation_set: false.")
+    name = monitored(config) if config.checkpoints.monitor is not None else None
+    part = None if name is None else name.partition("/")[0]
+    validates = bool(data.validation) and not config.training_params.skip_validation
+    if (part == "val" and not validates) or (part == "clustering" and not clusters):
+        needed = "val_datasets and a validation" if part == "val" else "clustering_eval: {enabled: true}"
+        problems.append(f"checkpoints.monitor is '{name}', which needs {needed}.")
+    measured = [f"val/{metric}" for metric in ("loss", "accuracy", *config.metrics)]
+    if config.label_type == "supervised" and part == "val" and name not in measured:
+        problems.append(
+            f"checkpoints.monitor is '{name}', which this run does not measure. It measures: "
+            f"{', '.join(dict.fromkeys(measured))}."
+        )
     return problems
 
 
@@ -179,6 +216,11 @@ def model_problems(config: RunConfig, data: TrainingData, model: ModelBase) -> l
             "The model has no window length and clips differ in length. Set "
             "model_spec.audio_config.target_length_seconds, or sampling.bucket_by_length: true."
         )
+    if config.clustering_eval is not None and config.clustering_eval.enabled:
+        try:
+            model.layer_keys(layer_names(config.clustering_eval))
+        except AvexError as error:
+            problems.append(f"clustering_eval.layers: {error}")
     return problems + _text_problems(config, model)
 
 

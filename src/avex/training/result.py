@@ -48,13 +48,13 @@ def _card(folder: Path, config: RunConfig, data: TrainingData, model: ModelBase)
     card: dict[str, object] = {
         "name": folder.name,
         "description": f"Trained by avex ({config.label_type})",
-        "checkpoint_path": str((folder / WEIGHTS).resolve()),
+        "checkpoint_path": WEIGHTS,  # beside the card, so that the folder can be moved
         "embedding_dim": model.embedding_dim,
         "model_spec": {**spec, "pretrained": False, "device": "cpu"},
     }
     if data.encoder is not None:
         card |= {
-            "class_mapping_path": str((folder / LABELS).resolve()),
+            "class_mapping_path": LABELS,
             "num_classes": data.num_classes,
             "activation": "sigmoid" if config.loss_function in ("bce", "focal") else "softmax",
         }

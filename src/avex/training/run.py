@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from avex._core.errors import ConfigError
 from avex.configs.training import RunConfig
+from avex.io.atomic import is_temporary
 from avex.training.building import build_run_objective, build_training_model
 from avex.training.callbacks import ClusteringCallback, RunFactsCallback
 from avex.training.checkpoint import (
@@ -36,7 +37,8 @@ from avex.training.module import TrainingModule
 from avex.training.objectives import Objective
 from avex.training.preflight import describe, find_oddities, ready, unused_settings
 from avex.training.processes import Processes, find_precision, find_processes
-from avex.training.result import export_model
+from avex.training.result import CARD, export_model
+from avex.training.safety import TrainingStoppedError
 from avex.training.trackers import METRICS, build_loggers, read_metrics
 
 logger = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ def train(config: RunConfig, *, resume: bool = False, progress: bool = False) ->
     Raises:
         ConfigError: The training cannot start; with all reasons.
         TrainingDivergedError: The loss is no longer a number.
+        TrainingStoppedError: Ctrl-C or SIGTERM.
 
     Example:
         >>> result = train(RunConfig.from_sources("run.yml"))      # doctest: +SKIP
@@ -107,14 +110,22 @@ def train(config: RunConfig, *, resume: bool = False, progress: bool = False) ->
     folder, checkpoint = _folder(config, resume, processes)
     if processes.first:
         folder.mkdir(parents=True, exist_ok=True)
+        _clear(folder, anew=checkpoint is None)
     module = TrainingModule(config, data, objective)
     datamodule = TrainingDataModule(config, data, objective.model)
     checkpointer = Checkpointer(folder, config)
     loggers = build_loggers(config, folder)
     callbacks = [RunFactsCallback(folder, config, data.encoder), checkpointer]
     trainer = _trainer(config, processes, folder, callbacks, loggers, bool(data.validation), progress)
-    with quiet_lightning():
-        trainer.fit(module, datamodule, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
+    try:
+        with quiet_lightning():
+            path = str(checkpoint) if checkpoint else None
+            trainer.fit(module, datamodule, ckpt_path=path, weights_only=True)
+    except SystemExit as stop:  # what Lightning makes of Ctrl-C and SIGTERM; without a word, and as a success
+        raise TrainingStoppedError(
+            f"The training in '{folder}' was stopped at step {trainer.global_step}. Go on with --resume from its "
+            "newest checkpoint."
+        ) from stop
     card = None
     if trainer.is_global_zero:
         card = _export(config, data, objective, folder)
@@ -149,14 +160,21 @@ def _folder(config: RunConfig, resume: bool, processes: Processes) -> tuple[Path
     name = config.run_name or os.environ.get(_RUN_FOLDER) or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = Path(config.output_dir).expanduser() / name
     found = stored_checkpoints(folder / FOLDER)
-    if resume:
-        return folder, found[-1] if found else None
-    if found and processes.first:
+    if resume and found:
+        return folder, found[-1]
+    if (found or (folder / CARD).exists()) and processes.first:
+        going_on = "Go on with it (--resume), choose" if found else "Its checkpoints are gone: choose"
         raise ConfigError(
-            f"There is a training in '{folder}' already. Go on with it (--resume), choose another run_name, or "
-            "remove it."
+            f"There is a training in '{folder}' already. {going_on} another run_name, or remove it."
         )
     return folder, None
+
+
+def _clear(folder: Path, *, anew: bool) -> None:
+    """Remove what a killed training left behind: half checkpoints and, before its first whole one, everything."""
+    left = [file for file in (folder / FOLDER).glob("*") if is_temporary(file)]
+    for file in [*left, folder / METRICS, folder / FOLDER / BEST] if anew else left:
+        file.unlink(missing_ok=True)
 
 
 def _trainer(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from avex._core.errors import AvexError
+from avex._core.errors import AvexError, ConfigError
 
 _SHOWN = 8
 
 
 class TrainingDivergedError(AvexError, ArithmeticError):
     """The loss is no longer a number."""
+
+
+class TrainingStoppedError(AvexError):
+    """Somebody stopped the training: Ctrl-C, or a signal of the system."""
 
 
 class LossGuard:
@@ -32,16 +36,17 @@ class LossGuard:
     """
 
     def __init__(self) -> None:
-        self._waiting: tuple[Tensor, list[str], int] | None = None
+        self._waiting: tuple[Tensor, list[str], str] | None = None
 
-    def watch(self, loss: Tensor, ids: Sequence[str], step: int) -> None:
-        """Note a loss; raise if it, or the one before, is not finite.
+    def watch(self, loss: Tensor, ids: Sequence[str], step: int, *, validation: bool = False) -> None:
+        """Note a loss, of a step or of a validation after it; raise if it, or the one before, is not finite.
 
         Raises:
             TrainingDivergedError: With the step and the clips of the batch.
         """
         self.settle()
-        self._waiting = (loss.detach(), list(ids), step)
+        place = f"a validation after step {step}" if validation else f"step {step}"
+        self._waiting = (loss.detach(), list(ids), place)
         if loss.device.type == "cpu":
             self.settle()
 
@@ -53,16 +58,36 @@ class LossGuard:
         """
         if self._waiting is None:
             return
-        loss, ids, step = self._waiting
+        loss, ids, place = self._waiting
         self._waiting = None
         value = float(loss)
         if not np.isfinite(value):
             more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
             raise TrainingDivergedError(
-                f"The loss of step {step} is {value}. Clips of the batch: "
+                f"The loss of {place} is {value}. Clips of the batch: "
                 f"{', '.join(map(repr, ids[:_SHOWN]))}{more}. Look at these recordings; if they are good, lower "
                 "training_params.lr, set gradient_clip_val, or train without amp. Go on from the last checkpoint "
                 "with --resume."
+            )
+
+
+def check_same_weights(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Check that the weights of a checkpoint are those of the model that is to go on.
+
+    Raises:
+        ConfigError: Some are missing, not wanted, or of another shape.
+
+    Example:
+        >>> check_same_weights({"head": torch.zeros(3)}, {"head": torch.zeros(2)})
+        Traceback (most recent call last):
+        avex._core.errors.ConfigError: The checkpoint is of another model: 'head' is (3,) in it, now (2,). ...
+    """
+    for name in sorted(stored.keys() | wanted.keys()):
+        then, now = (tuple(side[name].shape) if name in side else "absent" for side in (stored, wanted))
+        if then != now:
+            raise ConfigError(
+                f"The checkpoint is of another model: '{name}' is {then} in it, now {now}. Start anew, with "
+                "checkpoint_path for the weights."
             )
 
 

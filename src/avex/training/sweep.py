@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from avex._core.errors import ConfigError
 from avex._core.optional import require
 from avex.configs.base import validated
@@ -18,12 +20,13 @@ from avex.configs.training import RunConfig
 from avex.configs.yaml_files import apply_patches
 from avex.io import write_text
 from avex.training.checkpoint import monitored
+from avex.training.environment import plain_config
 from avex.training.metrics import better_is_more
 from avex.training.safety import TrainingDivergedError
 
 logger = logging.getLogger(__name__)
 
-DATABASE, BEST = "study.db", "best.json"
+DATABASE, BEST, BEST_RUN = "study.db", "best.json", "best.yml"
 _DIVERGED = "diverged"
 
 
@@ -32,7 +35,8 @@ class SweepResult:
     """What a sweep found.
 
     Attributes:
-        folder: Folder of the study: its database, its best settings, and a folder for each training.
+        folder: Folder of the study: its database, its best settings (`best.json`, and `best.yml` to train with),
+            and a folder for each training.
         metric: What was judged by.
         best: Best value; None if no training came to an end.
         settings: Settings that gave it, by their places.
@@ -86,7 +90,7 @@ def sweep(config: SweepConfig, objective: Callable[[RunConfig], float | None] | 
     # A training that was interrupted says nothing about its settings and does not count.
     done = sum(trial.state == states.COMPLETE or _DIVERGED in trial.user_attrs for trial in study.trials)
     study.optimize(run, n_trials=max(0, config.trials - done), catch=(TrainingDivergedError,))
-    return _result(study, states, metric, folder)
+    return _result(study, states, metric, folder, base)
 
 
 def settings_of(config: SweepConfig, trial: Any, metric: str, folder: Path) -> RunConfig:
@@ -143,7 +147,7 @@ def _best_value(config: RunConfig) -> float | None:
     return train(config, resume=True).best
 
 
-def _result(study: Any, states: Any, metric: str, folder: Path) -> SweepResult:
+def _result(study: Any, states: Any, metric: str, folder: Path, base: RunConfig) -> SweepResult:
     complete = [trial for trial in study.trials if trial.state == states.COMPLETE]
     failed = sum(_DIVERGED in trial.user_attrs for trial in study.trials)
     if not complete:
@@ -159,4 +163,14 @@ def _result(study: Any, states: Any, metric: str, folder: Path) -> SweepResult:
         )
         + "\n",
     )
+    write_text(folder / BEST_RUN, _best_run(settings, metric, best.number, base))
     return SweepResult(folder, metric, float(best.value), settings, len(complete), failed)
+
+
+def _best_run(settings: dict[str, Any], metric: str, trial: int, base: RunConfig) -> str:
+    """The configuration of the best trial as a file: the base with its settings."""
+    patches = [f"{place}={json.dumps(value)}" for place, value in settings.items()]
+    run = validated(RunConfig, apply_patches(plain_config(base), patches), f"trial {trial}")
+    return f"# The best of a sweep by {metric}: trial {trial}\n" + yaml.safe_dump(
+        plain_config(run), sort_keys=False, allow_unicode=True
+    )

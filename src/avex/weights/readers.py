@@ -33,6 +33,7 @@ class Checkpoint:
         metadata: What else was stored: settings, number of classes, epoch. Objects of foreign classes are
             inert (`avex.weights.inert.Inert`). Optimiser states are left out.
         format: How it was read: `"safetensors"`, `"torch"` or `"fairseq"`.
+        others: Names of further state dicts in the file, such as an average of the weights, which were left out.
         owned: Whether the tensors are in memory of this process, so that a model may take them over. Otherwise
             they are mapped from the file (private copy on write) and have to be copied.
     """
@@ -40,6 +41,7 @@ class Checkpoint:
     tensors: dict[str, torch.Tensor]
     metadata: dict[str, Any] = field(default_factory=dict)
     format: str = "torch"
+    others: tuple[str, ...] = ()
     owned: bool = False
 
 
@@ -78,9 +80,12 @@ def read_checkpoint(path: str | Path, format: str | None = None) -> Checkpoint:
     if container == "safetensors":
         return _read_safetensors(path)
     saved, actual = _read_pickled(path, container, format)
-    tensors, metadata = _unwrap(saved, path)
+    tensors, rest = _unwrap(saved, path)
     _refuse_oversized(tensors, path)
-    return Checkpoint(tensors, metadata, actual, owned=actual == "torch")
+    metadata = {name: value for name, value in rest.items() if not _holds_tensors(value)}
+    read = {name.partition(".")[0] for name in tensors}
+    others = tuple(name for name, value in rest.items() if name not in read and _is_state_dict(value))
+    return Checkpoint(tensors, metadata, actual, others, owned=actual == "torch")
 
 
 def read_header(path: str | Path, format: str | None = None) -> dict[str, TensorInfo]:
@@ -171,7 +176,7 @@ def _unwrap(saved: Any, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, 
     tensors = dict(_tensors(state))
     _require_tensors(tensors, path)
     rest.update({key: value for key, value in state.items() if key not in tensors})
-    return tensors, {str(key): value for key, value in rest.items() if not _holds_tensors(value)}
+    return tensors, {str(key): value for key, value in rest.items()}
 
 
 def _is_state_dict(value: object) -> bool:

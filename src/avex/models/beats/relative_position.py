@@ -156,8 +156,9 @@ def _in_parts(
 ) -> Tensor:
     batch, heads, tokens, _ = query.shape
     on_cpu = query.device.type == "cpu"
-    # The CPU kernel takes a float32 bias for lower-precision queries; others want one element type.
-    dtype = torch.float32 if on_cpu else query.dtype
+    # The CPU kernel takes a float32 bias for lower-precision queries; else it wants one element type, and for
+    # float64 queries it misreads any other without a word.
+    dtype = torch.promote_types(query.dtype, torch.float32) if on_cpu else query.dtype
     # With a bias, that kernel is slower than two products and a softmax, which in bfloat16 want fewer scores at a
     # time.
     by_products = on_cpu and query.dtype in (torch.float32, torch.bfloat16)

@@ -87,7 +87,9 @@ class SpectralTargets(nn.Module):
     """Cepstral features at HuBERT's frame rate, to be clustered in the first iteration.
 
     13 cepstral coefficients of 25 ms with their first and second differences, computed every half of the encoder's
-    hop and taken at every other: feature `i` then starts where the encoder's frame `i` starts.
+    hop and taken at every other: feature `i` then starts where the encoder's frame `i` starts. As in fairseq's
+    `dump_mfcc_feature.py` they are Kaldi's, of samples between -1 and 1, liftered, so that in the distances of
+    k-means the shape of a spectrum counts beside its level.
 
     Args:
         config: Sizes of the encoder, which set the hop.
@@ -103,11 +105,11 @@ class SpectralTargets(nn.Module):
         shift = 1000 * config.hop_length / sample_rate / 2
         self.config = config
         self.fbank = KaldiFbank(23, sample_rate, 25.0, shift)
-        self.cosines = Constant(_cosines(23, 13))
+        self.cosines = Constant(_cosines(23, 13) * _lifter(13))
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(B, S) to (B, T, 39), with T as the encoder has it."""
-        cepstra = self.fbank(waveform.float() * 2**15) @ self.cosines.value
+        cepstra = self.fbank(waveform.float()) @ self.cosines.value
         first = _differences(cepstra)
         features = torch.cat([cepstra, first, _differences(first)], dim=-1)[:, ::2]
         frames = self.config.num_frames(waveform.shape[1])
@@ -168,6 +170,11 @@ def _cosines(bands: int, coefficients: int) -> Tensor:
     matrix = torch.cos(torch.outer(places, torch.arange(coefficients, dtype=torch.float64)) * math.pi / bands)
     matrix[:, 0] /= math.sqrt(2.0)
     return (matrix * math.sqrt(2.0 / bands)).float()
+
+
+def _lifter(coefficients: int, length: int = 22) -> Tensor:
+    """Kaldi's factor on each cepstral coefficient: from 1 for the first to `1 + length / 2` in the middle."""
+    return 1.0 + 0.5 * length * torch.sin(math.pi * torch.arange(coefficients) / length)
 
 
 def _differences(x: Tensor) -> Tensor:

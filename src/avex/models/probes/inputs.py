@@ -26,8 +26,8 @@ class LayerMix:
     `aggregation="none"`, brought to one width by linear maps where they differ, to the shortest sequence by linear
     interpolation, and added up with softmax weights.
 
-    A sequence has a row for each token without CLS, and for maps (B, C, F, T) a row of C * F numbers for each time
-    step. No length is ever part of it, except with `flatten`.
+    A sequence has a row for each token without CLS, and for maps (B, C, F, T) a row of F * C numbers for each time
+    step, band by band as in published probes. No length is ever part of it, except with `flatten`.
 
     Attributes:
         names: The layers.

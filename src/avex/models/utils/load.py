@@ -114,8 +114,11 @@ def load_card(card: ModelCard, request: LoadRequest | None = None) -> nn.Module:
     if cls is None:
         return build_model_from_spec(spec)  # raises, naming the classes there are
     spec, precision = _take_precision(cls, spec, request)
-    card = card.model_copy(update={"model_spec": spec})
-    chosen = choose_weights(cls, card, request.checkpoint_path, request.checkpoint_format, request.pretrained)
+    # Another name of a checkpoint: passed as an option it replaces the card's weights, in a spec it does not.
+    stated = None if card.checkpoint_path else spec.fairseq_weights_path
+    given = request.checkpoint_path or request.options.get("fairseq_weights_path") or stated
+    card = card.model_copy(update={"model_spec": spec.model_copy(update={"fairseq_weights_path": None})})
+    chosen = choose_weights(cls, card, given, request.checkpoint_format, request.pretrained)
     cls = class_for(cls, chosen)
     if getattr(cls, "reads_graph_file", False):
         model = _load_graph(cls, card, request, chosen, extra)

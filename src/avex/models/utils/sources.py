@@ -142,6 +142,8 @@ def read_content(
         getattr(cls, "checkpoint_adapters", ()), key=lambda adapter: adapter.name != likely_layout
     )
     state, notes = _recognised(checkpoint.tensors, adapters, source.format)
+    if checkpoint.others:
+        notes = (*notes, f"not read: the state dicts {', '.join(map(repr, checkpoint.others))} of the file")
     if not adapters:
         return FileContent(path, state, checkpoint.metadata, False, checkpoint.owned, notes=notes)
     adapter = choose_adapter(adapters, set(state), str(path), name, source.format)
