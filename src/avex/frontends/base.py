@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from avex.nn.autocast import autocast_disabled
 
 
 class FrontEnd(nn.Module):
@@ -107,13 +108,6 @@ class Constant(nn.Module):
         if self.value.dtype != before.dtype:
             self.value = before.to(self.value.device)
         return self
-
-
-def autocast_disabled(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Context in which operations on `device` keep the precision of their arguments."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return contextlib.nullcontext()
 
 
 def check_tensor(waveform: object) -> None:

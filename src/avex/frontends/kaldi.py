@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from avex._core.errors import ConfigError
-from avex.frontends.base import Constant, autocast_disabled, check_waveform
+from avex.frontends.base import Constant, check_waveform
 from avex.frontends.mel import kaldi_mel_banks
+from avex.nn.autocast import autocast_disabled
 
 WindowType = Literal["povey", "hanning", "hamming", "blackman", "rectangular"]
 

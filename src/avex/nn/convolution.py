@@ -8,7 +8,6 @@ plain path.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from operator import is_not
 from typing import Any, NamedTuple, cast
 
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avex.nn.autocast import autocast_disabled, compute_dtype
 from avex.nn.plain_path import is_followed, is_hooked
 
 _PLAIN_TENSORS = (Tensor, nn.Parameter)
@@ -88,7 +88,7 @@ class FoldableConv2d(nn.Conv2d):
             return None
         merge = x.shape[1] == 1 < self.in_channels
         versions = [0 if t is None else (t._version, t.data_ptr()) for t in tensors]
-        key = (_compute_dtype(x, self.weight), merge, norm.eps, versions)
+        key = (compute_dtype(x.device, self.weight.dtype), merge, norm.eps, versions)
         cache = self._cache  # another thread may change it meanwhile
         if cache is None or key != cache[0] or any(map(is_not, tensors, cache[1])):
             cache = self._cache = (key, tensors, self._fold(norm, key[0], merge))
@@ -96,7 +96,7 @@ class FoldableConv2d(nn.Conv2d):
 
     def _fold(self, norm: nn.BatchNorm2d, dtype: torch.dtype, merge: bool) -> Folded:
         # Inside inference_mode the copy would be an inference tensor, of no use outside it.
-        with torch.inference_mode(False), torch.no_grad(), full_precision(self.weight.device):
+        with torch.inference_mode(False), torch.no_grad(), autocast_disabled(self.weight.device):
             assert norm.running_mean is not None
             assert norm.running_var is not None
             wide = torch.promote_types(norm.running_var.dtype, torch.float32)
@@ -213,15 +213,8 @@ class PictureConv(ConvNormAct):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve, normalise and activate (B, C, H, W)."""
-        with full_precision(input.device):
+        with autocast_disabled(input.device):
             return super().forward(input.to(cast(Tensor, self[0].weight).dtype))
-
-
-def full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Context in which operations on `device` keep the precision of their arguments."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
 
 
 def merge_equal_channels(x: Tensor) -> Tensor:
@@ -237,10 +230,3 @@ def _needs_plain_path(x: Tensor, tensors: tuple[Tensor | None, ...]) -> bool:
         if tensor is not None and (type(tensor) not in _PLAIN_TENSORS or tensor.is_inference()):
             return True
     return False
-
-
-def _compute_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
-    device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return weight.dtype

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from avex.nn.autocast import compute_dtype
 from avex.nn.plain_path import is_followed, is_hooked, is_intercepted
 
 _PLAIN_TENSORS = (Tensor, nn.Parameter)
@@ -75,7 +76,7 @@ def _for_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None
     """`x` as oneDNN wants it, or None where torch should do it."""
     if not _ONEDNN or x.device.type != "cpu" or x.numel() * weight.shape[0] < _FEWEST_PRODUCTS:
         return None
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    dtype = compute_dtype(x.device, x.dtype)
     tensors = (x, weight, bias)
     if any(t is not None and (t.dtype != dtype or type(t) not in _PLAIN_TENSORS) for t in tensors[1:]):
         return None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from avex.nn.autocast import compute_dtype
 from avex.nn.plain_path import is_followed, is_intercepted
 from avex.nn.spectral_convolution import convolve, kernel_spectrum
 
@@ -74,7 +75,8 @@ class ConvPositionEmbedding(nn.Module):
         padding = taps // 2
         if self._by_spectrum(x):
             kept = self._keep("spectrum", torch.float32)
-            out = convolve(x, kept, self.groups, padding).add_(self.bias).to(self._element_type(x))
+            out = convolve(x, kept, self.groups, padding).add_(self.bias)
+            out = out.to(compute_dtype(x.device, self.weight_v.dtype))
         elif x.device.type == "cpu":
             # (B, T, C) is what oneDNN calls channels-last: nothing has to be transposed, and grouped
             # convolutions of that layout run near the processor's peak, the others at 60 % of it.
@@ -106,12 +108,6 @@ class ConvPositionEmbedding(nn.Module):
             return False
         return not is_followed((x, *parameters)) and not is_intercepted()
 
-    def _element_type(self, x: Tensor) -> torch.dtype:
-        """Element type of a convolution's output; under autocast another one than the parameters'."""
-        device = x.device.type
-        low = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-        return torch.get_autocast_dtype(device) if low else self.weight_v.dtype
-
     def _kernel(self) -> Tensor:
         """The kernel, (C, C / groups, 1, taps), channels-last."""
         g, v = self.weight_g, self.weight_v
@@ -119,7 +115,7 @@ class ConvPositionEmbedding(nn.Module):
         if wants_gradient or torch.compiler.is_compiling() or g.is_inference() or v.is_inference():
             return _compose(g, v)
         # Under autocast it would be converted in every call.
-        return self._keep("kernel", self._element_type(v))
+        return self._keep("kernel", compute_dtype(v.device, v.dtype))
 
     def _keep(self, kind: Literal["kernel", "spectrum"], dtype: torch.dtype) -> Tensor:
         """The kernel or its spectrum, made anew if a parameter is not what it was."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from avex.frontends.base import autocast_disabled
+from avex.nn.autocast import autocast_disabled
 
 
 def kernel_spectrum(kernel: Tensor, groups: int) -> Tensor:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avex.frontends.base import autocast_disabled
 from avex.nn.attention import biased_products
+from avex.nn.autocast import autocast_disabled
 
 # Bytes of the scratch buffer: on a CPU about what the cache of each core takes, elsewhere what keeps it busy.
 _SCRATCH_PER_CORE = 2 << 20

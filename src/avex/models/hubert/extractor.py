@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avex.frontends.base import autocast_disabled
 from avex.models.hubert.config import HubertConfig
+from avex.nn.autocast import autocast_disabled
 from avex.nn.plain_path import is_hooked
 
 # Frames that the convolutions make at a time on a CPU: 2 s of audio, 13 MB after the first one.

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from avex.models.resnet.config import ResNetConfig
+from avex.nn.autocast import autocast_disabled
 from avex.nn.checkpointing import run_checkpointed
-from avex.nn.convolution import ConvNormAct, FoldableConv2d, conv_norm, full_precision, merge_equal_channels
+from avex.nn.convolution import ConvNormAct, FoldableConv2d, conv_norm, merge_equal_channels
 
 
 class Residual(nn.Module):
@@ -135,7 +136,7 @@ class ResNet(nn.Module):
         One channel stands for three equal ones, and so do three that share their memory.
         """
         x = merge_equal_channels(x).contiguous(memory_format=torch.channels_last)
-        with full_precision(x.device):  # the picture in bfloat16 would have steps of 0.4 percent
+        with autocast_disabled(x.device):  # the picture in bfloat16 would have steps of 0.4 percent
             x = conv_norm(x.to(self.conv1.weight.dtype), self.conv1, self.bn1, self.relu)
         x = self.maxpool(x)
         for name in self.layer_names:
