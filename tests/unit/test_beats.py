@@ -351,6 +351,53 @@ def test_copies_of_the_table_must_agree(tmp_path):
         avex.load_model("beats", checkpoint_path=tmp_path / "beats.safetensors", device="cpu")
 
 
+_TABLES = [f"encoder.layers.{i}.self_attn.relative_attention_bias.weight" for i in range(2)]
+
+
+def _absent(table):
+    return None
+
+
+def _not_finite(table):
+    return table.clone().index_fill_(0, torch.tensor([3]), torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("damage", "layers", "message"),
+    [
+        (_absent, [0, 1], r"lacks 1 of them: 'backbone\.encoder\.relative_attention_bias\.weight'"),
+        (_absent, [0], rf"the checkpoint lacks the table of relative positions '{_TABLES[0]}'"),
+        (
+            _not_finite,
+            [0, 1],
+            r"values in 'backbone\.encoder\.relative_attention_bias\.weight' that are not finite",
+        ),
+        (
+            _not_finite,
+            [0],
+            r"values in 'backbone\.encoder\.relative_attention_bias\.weight' that are not finite",
+        ),
+        (_not_finite, [1], rf"values in '{_TABLES[1]}' that are not finite"),
+        (torch.Tensor.long, [0, 1], r"'backbone\.encoder\.relative_attention_bias\.weight' as torch\.int64"),
+        (
+            torch.Tensor.long,
+            [1],
+            rf"as torch\.int64 in '{_TABLES[1]}' and as torch\.float32 in '{_TABLES[0]}'",
+        ),
+        (torch.Tensor.flatten, [0, 1], r"relative_attention_bias\.weight' is \(48,\)"),
+    ],
+)
+def test_what_is_wrong_with_the_table_is_said(tmp_path, damage, layers, message):
+    state = export_state(tiny().state_dict(), "microsoft")
+    for key in (_TABLES[i] for i in layers):
+        state[key] = damage(state[key])
+    save_file(
+        {key: value for key, value in state.items() if value is not None}, tmp_path / "beats.safetensors"
+    )
+    with pytest.raises(WeightsError, match=message):
+        avex.load_model("beats", checkpoint_path=tmp_path / "beats.safetensors", device="cpu")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

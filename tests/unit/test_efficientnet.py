@@ -280,6 +280,14 @@ def test_checkpoints_that_do_not_fit(model, tmp_path):
         export_state(state, "torchvison")
 
 
+def test_a_misshapen_classifier_is_named(model, tmp_path):
+    state = export_state(model.state_dict(), "torchvision")
+    state["classifier.1.weight"] = torch.tensor(1.0)
+    save_file(state, tmp_path / "b0.safetensors")
+    with pytest.raises(WeightsError, match=r"'classifier\.weight' is \(\), expected \("):
+        avex.load_model("efficientnet", checkpoint_path=tmp_path / "b0.safetensors", device="cpu")
+
+
 def test_layouts_are_told_apart(model):
     for layout in ("avex", "esp", "torchvision"):
         keys = set(export_state(model.state_dict(), layout))

@@ -247,6 +247,24 @@ def test_a_missing_convolution_is_named(tmp_path, lost):
         avex.load_model("aves", checkpoint_path=tmp_path / "hubert.safetensors", **options)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "feature_extractor.conv_layers.0.conv.weight",
+        "feature_extractor.conv_layers.6.conv.weight",
+        "encoder.transformer.pos_conv_embed.weight_v",
+    ],
+)
+@pytest.mark.parametrize("reshape", [torch.flatten, torch.sum], ids=["flat", "number"])
+def test_a_misshapen_convolution_is_named(tmp_path, name, reshape):
+    state = tiny().state_dict()
+    state[f"backbone.{name}"] = reshape(state[f"backbone.{name}"])
+    save_file(state, tmp_path / "hubert.safetensors")
+    options = {"init_config": {"encoder_num_heads": 4}, "device": "cpu"}
+    with pytest.raises(WeightsError, match=rf"'backbone\.{name}' is \([0-9]*,?\), expected"):
+        avex.load_model("aves", checkpoint_path=tmp_path / "hubert.safetensors", **options)
+
+
 def test_fewer_layers_than_published_are_said(tmp_path, caplog):
     save_file(tiny().state_dict(), tmp_path / "hubert.safetensors")
     options = {"init_config": {"encoder_num_heads": 4}, "device": "cpu"}

@@ -200,6 +200,23 @@ def test_silence_and_short_clips(case):
         model(torch.zeros(case.sample_rate))
 
 
+@torch.no_grad()
+def test_a_norm_that_is_not_trained_stays_out_of_files_of_the_pretraining(tmp_path):
+    case = next(case for case in CASES if case.name == "birdmae")
+    state = case.build(return_features_only=True).state_dict()
+    published = {
+        name.replace("backbone.", "encoder."): value for name, value in state.items() if "fc_norm" not in name
+    }
+    save_file(published, tmp_path / "file.safetensors")
+    options = {case.option: heads_of(case), "checkpoint_path": tmp_path / "file.safetensors"}
+    model = avex.load_model("birdmae", **options)
+    assert case.checkpoint.export_state(model.state_dict(), "pretraining").keys() == published.keys()
+    model.backbone.fc_norm.bias[3] = 0.5
+    save_file(case.checkpoint.export_state(model.state_dict(), "pretraining"), options["checkpoint_path"])
+    again = avex.load_model("birdmae", **options)
+    assert torch.equal(again.embed(case.wave()), model.embed(case.wave()))
+
+
 @each_layout
 @torch.no_grad()
 def test_every_layout_loads_and_comes_out_again(case, layout, tmp_path):

@@ -32,19 +32,38 @@ class SharedTableAdapter(KeyMapAdapter):
         """Rename the tensors and leave out the copies of the table.
 
         Raises:
-            WeightsError: As for `KeyMapAdapter`, or the copies differ.
+            WeightsError: As for `KeyMapAdapter`, or the copies differ, or are there without the first layer's.
         """
-        first = None
-        for key, table in state.items():
-            if not _COPY.fullmatch(key):
-                continue
-            first = table if first is None else first
-            if table is not first and not table.equal(first):
-                raise WeightsError(
-                    f"The checkpoint has another table of relative positions in '{key}' than in the layers before; "
-                    "in BEATs all layers share one. It is the file of another architecture."
-                )
+        _check_copies({key: table for key, table in state.items() if _COPY.fullmatch(key)})
         return super().convert(state)
+
+
+def _check_copies(tables: Mapping[str, Tensor]) -> None:
+    """Raise unless all tables are copies of the first layer's, which is checked later, with the other tensors."""
+    if not tables:
+        return
+    own = _COPY.sub(r"\g<1>0\g<2>", next(iter(tables)))
+    if own not in tables:
+        raise WeightsError(f"The checkpoint lacks the table of relative positions '{own}'; others are there.")
+    first = tables[own]
+    if not first.is_floating_point() or not first.isfinite().all():
+        return  # not the copies' fault
+    for key, table in tables.items():
+        if table.dtype != first.dtype:
+            raise WeightsError(
+                f"The checkpoint has the table of relative positions as {table.dtype} in '{key}' and as "
+                f"{first.dtype} in '{own}'; in BEATs all layers share one. It was converted wrongly."
+            )
+        if not table.isfinite().all():
+            raise WeightsError(
+                f"The checkpoint has values in '{key}' that are not finite (NaN or infinite). It is damaged: "
+                "download it again, or ask its author."
+            )
+        if not table.equal(first):
+            raise WeightsError(
+                f"The checkpoint has another table of relative positions in '{key}' than in '{own}'; in BEATs "
+                "all layers share one. It is the file of another architecture."
+            )
 
 
 def _layout(name: str, norm: str, prefix: str = "", predictor: str = "backbone.predictor") -> KeyMapAdapter:

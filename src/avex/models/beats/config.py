@@ -183,11 +183,13 @@ def sizes_from_shapes(shapes: Mapping[str, Iterable[int]]) -> dict[str, Any]:
         512
     """
     at = {name: tuple(shape) for name, shape in shapes.items()}
+    gated = "encoder.layers.0.self_attn.grep_a" in at
     found: dict[str, Any] = {
         "finetuned_model": "predictor.weight" in at,
         "conv_bias": "patch_embedding.bias" in at,
-        "gru_rel_pos": "encoder.layers.0.self_attn.grep_a" in at,
-        "relative_position_embedding": "encoder.relative_attention_bias.weight" in at,
+        "gru_rel_pos": gated,
+        # Gates without a table have nothing to act on: then the file lacks the table, which loading it shall say.
+        "relative_position_embedding": gated or "encoder.relative_attention_bias.weight" in at,
     }
     if layers := count_items(at, "encoder.layers."):
         found["encoder_layers"] = layers
@@ -196,13 +198,15 @@ def sizes_from_shapes(shapes: Mapping[str, Iterable[int]]) -> dict[str, Any]:
         ("patch_embedding.weight", 2, "input_patch_size"),
         ("encoder.layer_norm.weight", 0, "encoder_embed_dim"),
         ("encoder.layers.0.fc1.weight", 0, "encoder_ffn_embed_dim"),
+        ("encoder.layers.0.self_attn.grep_a", 1, "encoder_attention_heads"),
         ("encoder.relative_attention_bias.weight", 0, "num_buckets"),
         ("encoder.relative_attention_bias.weight", 1, "encoder_attention_heads"),
         ("encoder.pos_conv.weight_v", 2, "conv_pos"),
         ("predictor.weight", 0, "predictor_class"),
     ):
-        if name in at:
+        if axis < len(at.get(name, ())):
             found[key] = at[name][axis]
-    if kernel := at.get("encoder.pos_conv.weight_v"):
+    kernel = at.get("encoder.pos_conv.weight_v", ())
+    if len(kernel) == 3 and kernel[1]:
         found["conv_pos_groups"] = kernel[0] // kernel[1]
     return found

@@ -13,6 +13,7 @@ from avex.weights.adapter import KeyMapAdapter, rename_to_layout
 from avex.weights.keymap import KeyMap
 
 _CLASSIFIER = ("classifier.{kind:weight|bias}", "classifier.{kind}")
+_FRESH_NORM = {"backbone.fc_norm.weight": 1.0, "backbone.fc_norm.bias": 0.0}
 
 
 def _encoder(prefix: str) -> list[tuple[str, str]]:
@@ -59,10 +60,15 @@ def export_state(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
 
     Args:
         state: `model.state_dict()`.
-        layout: `huggingface`, `pretraining`, `avex_wrapper` or `avex`.
+        layout: `huggingface`, `pretraining`, `avex_wrapper` or `avex`. Published files of the pre-training have no
+            norm of the pooled embedding: one that nobody has trained stays behind there.
 
     Raises:
         UnknownNameError: No such layout.
         WeightsError: The layout has no place for a tensor, such as a classifier.
     """
+    if layout == "pretraining" and all(
+        name in state and bool((state[name] == value).all()) for name, value in _FRESH_NORM.items()
+    ):
+        state = {name: tensor for name, tensor in state.items() if name not in _FRESH_NORM}
     return rename_to_layout(ADAPTERS, state, layout, "Bird-MAE")

@@ -48,7 +48,7 @@ class BirdMae(ModelBase):
 
     Example:
         >>> model = load_model("birdmae_base", return_features_only=True)  # doctest: +SKIP
-        >>> model(torch.zeros(1, 160000)).shape
+        >>> model(torch.zeros(1, 160000)).shape  # doctest: +SKIP
         torch.Size([1, 768])
     """
 

@@ -48,7 +48,7 @@ class TorchvisionAdapter(KeyMapAdapter):
         return found
 
     def _is_imagenet(self, state: Mapping[str, Tensor]) -> bool:
-        return self.head_key in state and len(state[self.head_key]) == _IMAGENET_CLASSES
+        return self.head_key in state and state[self.head_key].shape[:1] == (_IMAGENET_CLASSES,)
 
 
 def _table(prefix: str, head: str) -> KeyMap:

@@ -170,7 +170,8 @@ def sizes_from_shapes(shapes: Mapping[str, Iterable[int]]) -> dict[str, Any]:
             _conv(at, i) for i in range(max(convs, len(_BASE_CONVS)))
         )
         found["extractor_conv_bias"] = "feature_extractor.conv_layers.0.conv.bias" in at
-    if taps := at.get("encoder.transformer.pos_conv_embed.weight_v"):
+    taps = at.get("encoder.transformer.pos_conv_embed.weight_v", ())
+    if len(taps) == 3 and taps[1]:
         found["encoder_pos_conv_kernel"] = taps[2]
         found["encoder_pos_conv_groups"] = taps[0] // taps[1]
     for name, key in (
@@ -183,7 +184,9 @@ def sizes_from_shapes(shapes: Mapping[str, Iterable[int]]) -> dict[str, Any]:
 
 
 def _conv(shapes: Mapping[str, tuple[int, ...]], index: int) -> ConvLayer:
-    """A convolution, or the usual one for one that a file lacks: the message is then that it is missing."""
-    usual = _BASE_CONVS[min(index, len(_BASE_CONVS) - 1)]
-    kernel = shapes.get(f"feature_extractor.conv_layers.{index}.conv.weight", (usual[0], 1, usual[1]))
+    """A convolution, or the usual one for one that a file lacks or has misshapen: loading it then says so."""
+    kernel = shapes.get(f"feature_extractor.conv_layers.{index}.conv.weight", ())
+    if len(kernel) != 3:
+        usual = _BASE_CONVS[min(index, len(_BASE_CONVS) - 1)]
+        kernel = (usual[0], 1, usual[1])
     return kernel[0], kernel[2], 2 if index else 5

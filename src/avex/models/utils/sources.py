@@ -151,9 +151,11 @@ def read_content(
     try:
         converted = adapter.convert(state)
     except WeightsError as error:
+        reason = str(error)
         raise WeightsError(
             f"Checkpoint '{path}' does not fit '{name}': its names look like the layout '{adapter.name}', but "
-            f"{error} Pass the weights of this architecture, or checkpoint_format=... if it has another layout."
+            f"{reason[:1].lower()}{reason[1:]} Pass the weights of this architecture, or checkpoint_format=... if "
+            "it has another layout."
         ) from error
     return FileContent(
         path,
