@@ -1,11 +1,12 @@
 """Every encoder against the matrix products it consists of, bfloat16 against float32, and plain PyTorch.
 
     python bench/bench_encoders.py [beats eat ...] [--batch 1 8] [--precision fp32 bf16] [--threads 2]
-                                   [--seconds 10] [--rounds 3] [--clock wall|cpu]
+                                   [--seconds 10] [--rounds 3] [--clock wall|cpu] [--torch-mm]
 
 Whatever is compared takes turns in one run, and each line names its target (two processors with AVX512-BF16). On
 a busy machine take `--threads 1 --clock cpu`: times then say little, ratios still do. Weights are random; the
-bound is that of `avex bench`: the network's products and convolutions alone, each in the fastest way known.
+bound is that of `avex bench`: the network's products and convolutions alone, each in the fastest way known. With
+`--torch-mm` products of two matrices are those of `torch.mm` and `torch.nn.functional.linear`, without oneDNN's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from plain import PlainBlocks, eager_backbone
 from targets import target
 
-from avex.embedding.throughput import Throughput, interleave, measure, plan_bench
+from avex.embedding.throughput import Throughput, bound, interleave, measure, plan_bench
 from avex.models.base_model import ModelBase
 
 
@@ -172,12 +173,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="length of a window; default: the model's, else 10")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--torch-mm", action="store_true", help="a bound without oneDNN's linear maps")
     parser.add_argument("--only-plain", metavar="ENCODER", choices=CONVOLUTIONAL, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if unknown := [name for name in args.encoders if name not in ENCODERS]:
         parser.error(f"unknown encoder '{unknown[0]}'; choose from {', '.join(ENCODERS)}")
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.torch_mm:
+        fastest = bound._matrix_ways
+        bound._matrix_ways = lambda *sizes: {
+            way: operation for way, operation in fastest(*sizes).items() if way != "fused linear"
+        }
     if args.only_plain:
         print(plain_alone(args.only_plain, args))
         return
