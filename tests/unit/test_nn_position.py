@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -110,6 +111,21 @@ def test_what_is_kept_follows_the_parameters(change, taps):
     assert not torch.allclose(wanted, before, atol=1e-3)
     with torch.no_grad():
         torch.testing.assert_close(module(x), wanted, rtol=1e-5, atol=1e-4)
+
+
+def test_threads_do_not_disturb_each_other():
+    module = ConvPositionEmbedding(12, 32, 3).eval()
+    long, short = torch.randn(1, 20, 12), torch.randn(1, 8, 12)  # by the spectrum and by the kernel
+    with torch.inference_mode():
+        wanted = [module(long), module(short)]
+
+    def run(number):
+        with torch.inference_mode():
+            return module((long, short)[number % 2])
+
+    with ThreadPoolExecutor(4) as pool:
+        for number, found in enumerate(pool.map(run, range(400))):
+            assert torch.equal(found, wanted[number % 2])
 
 
 def test_copies_keep_nothing_of_the_original():

@@ -38,9 +38,10 @@ def distinguish(
         if key not in newest or everything[newest[key]].finished_utc <= result.finished_utc:
             newest[key] = number
     current = sorted(newest.values())
+    counts = set(current)
     names = _names([everything[number] for number in current])
     counting = [replace(everything[n], experiment=name) for n, name in zip(current, names, strict=True)]
-    return counting, [result for number, result in enumerate(everything) if number not in set(current)]
+    return counting, [result for number, result in enumerate(everything) if number not in counts]
 
 
 def settings_of(result: Result) -> dict[str, Any]:

@@ -96,15 +96,12 @@ class ConvPositionEmbedding(nn.Module):
     def _by_spectrum(self, x: Tensor) -> bool:
         """Whether to convolve by Fourier transforms."""
         taps = self.weight_v.shape[2]
-        if (
-            x.device.type != "cpu"
-            or x.dtype == torch.float64
-            or taps < _FEWEST_TAPS
-            or x.shape[1] < taps // 2
-        ):
+        if taps < _FEWEST_TAPS or x.shape[1] < taps // 2:
             return False
         parameters = (self.weight_g, self.weight_v, self.bias)
-        if any(p.is_inference() for p in parameters) or self.weight_v.dtype == torch.float64:
+        if x.device.type != "cpu" or torch.float64 in (x.dtype, self.weight_v.dtype):
+            return False
+        if any(p.is_inference() for p in parameters):  # they do not count their changes
             return False
         return not is_followed((x, *parameters)) and not is_intercepted()
 
@@ -122,13 +119,13 @@ class ConvPositionEmbedding(nn.Module):
         g, v = self.weight_g, self.weight_v
         # Whatever changes a parameter counts up its version, but for changes in place through `.data`.
         state = (kind, dtype, g.data_ptr(), g._version, v.data_ptr(), v._version)
-        if self._kept is None or self._kept[0] != state:
-            self._kept = None
+        kept = self._kept  # another thread may change it meanwhile
+        if kept is None or kept[0] != state:
             with torch.inference_mode(False), torch.no_grad():
                 kernel = _compose(g.detach(), v.detach()).to(dtype)
-                kept = kernel if kind == "kernel" else kernel_spectrum(kernel.squeeze(2), self.groups)
-                self._kept = (state, kept)
-        return self._kept[1]
+                made = kernel if kind == "kernel" else kernel_spectrum(kernel.squeeze(2), self.groups)
+            kept = self._kept = (state, made)
+        return kept[1]
 
     def train(self, mode: bool = True) -> ConvPositionEmbedding:
         """Set training mode and forget the kept kernel."""

@@ -188,10 +188,11 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any)
 
 
 _READERS: dict[str, Callable[..., Product]] = {
-    "aten::mm": lambda left, right, **_: _product(left, right),
-    "aten::bmm": lambda left, right, **_: _product(left, right),
-    **dict.fromkeys(("aten::addmm", "aten::addmm_"), lambda _, left, right, **__: _product(left, right)),
-    **dict.fromkeys(("aten::baddbmm", "aten::baddbmm_"), lambda _, left, right, **__: _product(left, right)),
+    **dict.fromkeys(("aten::mm", "aten::bmm"), lambda left, right, **_: _product(left, right)),
+    **dict.fromkeys(
+        ("aten::addmm", "aten::addmm_", "aten::baddbmm", "aten::baddbmm_"),
+        lambda _, left, right, **__: _product(left, right),
+    ),
     "aten::linear": _linear,
     "aten::convolution": _convolution,
     "aten::scaled_dot_product_attention": _attention,
