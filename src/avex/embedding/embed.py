@@ -197,6 +197,7 @@ def embed(
         aggregation=aggregation,
         backend=backend,
         compile=compile,
+        classify=False,
     )
     if windows is None:
         windows = WindowOptions(overlap=overlap)

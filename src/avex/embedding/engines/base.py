@@ -25,6 +25,7 @@ class EngineOptions:
         aggregation: How their values are pooled.
         backend: What computes, for families with a choice; None takes the first of them.
         compile: Compile the network with `torch.compile`.
+        classify: Give logits as well, if the model has a classifier.
 
     Example:
         >>> EngineOptions(precision="bf16").own_output
@@ -39,6 +40,7 @@ class EngineOptions:
     aggregation: str = "mean"
     backend: str | None = None
     compile: bool = False
+    classify: bool = True
 
     @property
     def own_output(self) -> bool:
@@ -94,7 +96,7 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class EngineOutput:
-    """Results for a batch: embeddings (N, D) and, if the model classifies, logits (N, C); float32."""
+    """Results for a batch: embeddings (N, D) and, if asked for and had, logits (N, C); float32."""
 
     embedding: np.ndarray
     logits: np.ndarray | None = None

@@ -46,6 +46,7 @@ class BirdNetEngine:
         source = WeightSource(card.checkpoint_path, card.checkpoint_format, card.sha256)
         path = source.fetch()
         self._graph = BirdNetGraph(path)
+        self._classify = options.classify
         self.sessions = options.workers or available_cpus()
         self.batch_size = options.batch_size or 4
         self.labels = LabelMap.load(card.class_mapping_path) if card.class_mapping_path else None
@@ -73,16 +74,18 @@ class BirdNetEngine:
 
     def session(self) -> _Session:
         """Make a session; about 80 MB of memory each."""
-        return _Session(self._graph.session())
+        return _Session(self._graph.session(), self._classify)
 
 
 class _Session:
-    def __init__(self, session: BirdNetSession) -> None:
+    def __init__(self, session: BirdNetSession, classify: bool) -> None:
         self._session = session
+        self._classify = classify
 
     def run(self, windows: np.ndarray, valid: np.ndarray) -> EngineOutput:
         """See `EngineSession.run`; BirdNET hears padding as silence."""
-        return EngineOutput(*self._session.run(windows))
+        embedding, logits = self._session.run(windows)
+        return EngineOutput(embedding, logits if self._classify else None)
 
 
 def _check(options: EngineOptions) -> None:

@@ -57,7 +57,8 @@ class BirdNetNativeEngine:
         self._model = model
         self._taps = [] if options.own_output else model.resolve_layers(options.layers)
         self._aggregation: Any = options.aggregation
-        self.labels = model.label_mapping
+        self.labels = getattr(model, "label_mapping", None)
+        self._classify = options.classify and self.labels is not None
         self.sessions = (options.workers or available_cpus()) if on_cpu and not self._taps else 1
         self.batch_size = options.batch_size or (_CPU_BATCH if on_cpu else _GPU_BATCH)
         self.info = EngineInfo(
@@ -98,7 +99,7 @@ class BirdNetNativeEngine:
         model = self._model
         with torch.inference_mode(), tap_layers(model, self._taps) as taps:
             features = model.forward_features(torch.from_numpy(windows).to(model.device))
-            logits = model.forward_head(features) if self.labels else None
+            logits = model.forward_head(features) if self._classify else None
             tapped = [_pooled(taps[name], self._aggregation) for name in self._taps]
             embedding = torch.cat(tapped, -1) if tapped else features.pooled(self._aggregation)
         return EngineOutput(embedding.float().cpu().numpy(), None if logits is None else logits.cpu().numpy())

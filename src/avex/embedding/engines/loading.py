@@ -40,6 +40,7 @@ def load_engine(
     aggregation: str = "mean",
     backend: str | None = None,
     compile: bool = False,
+    classify: bool = True,
 ) -> Engine:
     """Load a model for running over many windows.
 
@@ -53,6 +54,7 @@ def load_engine(
         aggregation: How their values are pooled.
         backend: What computes: for BirdNET `native` (default) or `litert`, which needs no torch.
         compile: Compile the network with `torch.compile`: minutes at the start, for long runs.
+        classify: Give logits as well, if the model has a classifier.
 
     Raises:
         UnknownModelError: No such model.
@@ -69,7 +71,7 @@ def load_engine(
     canonical_precision(precision)
     card = resolve(model)
     options = EngineOptions(
-        device, workers, batch_size, precision, tuple(layers), aggregation, backend, compile
+        device, workers, batch_size, precision, tuple(layers), aggregation, backend, compile, classify
     )
     engine: Any = load_attribute(choose_backend(card, backend)[1])
     return engine(card, options)

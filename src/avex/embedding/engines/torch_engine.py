@@ -56,7 +56,8 @@ class TorchEngine:
         self._model = model
         self._options = options
         self._aggregation: Any = options.aggregation
-        self.labels = model.label_mapping
+        self.labels = getattr(model, "label_mapping", None)
+        self._classify = options.classify and self.labels is not None
         self.batch_size = options.batch_size or (_CPU_BATCH if model.device.type == "cpu" else _OTHER_BATCH)
         if options.compile:
             compile_network(model)
@@ -134,7 +135,7 @@ class TorchEngine:
 
     def _embed(self, x: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         model, layers = self._model, self._options.layers
-        if self.labels is None:
+        if not self._classify:
             return model.embed(x, layers, self._aggregation, mask), None
         embedding, logits = model.embed_and_classify(x, mask, self._aggregation)
         if not self._options.own_output:

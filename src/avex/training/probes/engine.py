@@ -137,7 +137,7 @@ def load_probe_engine(
     stated = probe.info.metadata
     layers = tuple(stated.get("layers") or probe.layers)
     pooling = str(stated.get("pooling", "mean"))
-    engine = load_engine(chosen, layers=layers, aggregation=pooling, **options)
+    engine = load_engine(chosen, layers=layers, aggregation=pooling, classify=False, **options)
     return ProbeEngine(engine, probe, name, allow_other_weights=allow_other_weights)
 
 
