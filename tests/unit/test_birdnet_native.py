@@ -13,7 +13,7 @@ from avex._core.errors import ConfigError, WeightsError
 from avex.models.birdnet.config import BirdNetConfig, SpectrogramConfig, StageConfig
 from avex.models.birdnet.frontend import BirdNetFrontEnd, mel_filters, used_bins
 from avex.models.birdnet.model import BirdNet
-from avex.models.birdnet.network import _same_padding
+from avex.models.birdnet.network import Block, _same_padding
 from avex.models.precision import set_precision
 
 TINY = BirdNetConfig(
@@ -111,6 +111,37 @@ def test_what_a_layer_gives_is_not_overwritten_later():
     changed = [name for name, (now, then) in recorded.items() if not torch.equal(now, then)]
     assert len(recorded) > 20
     assert not changed
+
+
+def test_what_a_block_gives_is_not_overwritten_later():
+    model, unheard = tiny(), tiny()
+    unheard.load_state_dict(model.state_dict())
+    recorded: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for name in model.backbone.layer_names():
+        model.backbone.get_submodule(name).register_forward_hook(
+            lambda _m, _i, out: recorded.append((out, out.clone()))
+        )
+    with torch.inference_mode():
+        logits = model(clips())
+        assert torch.equal(logits, unheard(clips()))
+    assert len(recorded) == len(model.backbone.layer_names())
+    assert all(torch.equal(now, then) for now, then in recorded)
+
+
+def test_in_place_blocks_compute_what_others_do():
+    model = tiny()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    block = next(b for b in model.modules() if isinstance(b, Block) and b.has_shortcut)
+    x = torch.randn(2, block.expand.in_channels, 6, 8)
+    before, quick = x.clone(), block(x)
+    plain = block.project(block.squeeze(block.depthwise(block.expand(x)))) + x
+    assert torch.equal(x, before)
+    assert torch.equal(quick, plain)
+    followed = block(x.requires_grad_())
+    assert torch.equal(followed, quick)
+    followed.sum().backward()
+    assert x.grad is not None
 
 
 def test_a_clip_does_not_depend_on_its_neighbours():
