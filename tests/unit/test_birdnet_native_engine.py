@@ -64,13 +64,23 @@ def test_sessions_run_side_by_side():
         np.testing.assert_allclose(part, parts[0], atol=1e-5)
 
 
+def test_layers_in_sessions_side_by_side():
+    options = EngineOptions(workers=2, layers=("layer_1", "layer_4"))
+    engine = BirdNetNativeEngine(resolve("birdnet"), options)
+    assert engine.sessions == 2
+    clips = [windows()[[index]] for index in range(3)] * 3
+    expected = [engine.session().run(clip, VALID[:1]).embedding for clip in clips[:3]] * 3
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda clip: engine.session().run(clip, VALID[:1]).embedding, clips))
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_layers_and_half_precision():
     options = EngineOptions(layers=("layer_4", "embedding"), precision="bf16", batch_size=2)
     engine = BirdNetNativeEngine(resolve("birdnet"), options)
     assert engine.info.embedding_dim == 72 + 1024
     assert engine.info.precision == "bfloat16"
     assert engine.batch_size == 2
-    assert engine.sessions == 1
     output = engine.session().run(windows()[:1], VALID[:1])
     assert output.embedding.shape == (1, 72 + 1024)
     assert output.logits.shape == (1, 6522)

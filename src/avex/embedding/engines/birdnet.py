@@ -7,6 +7,7 @@ from importlib.metadata import version
 import numpy as np
 
 from avex._core.errors import ConfigError
+from avex._core.processors import available_cpus
 from avex.configs import ModelCard
 from avex.embedding.engines.base import EngineInfo, EngineOptions, EngineOutput
 from avex.io import sha256_of
@@ -19,7 +20,6 @@ from avex.models.birdnet.graph import (
     BirdNetSession,
 )
 from avex.models.precision import canonical_precision
-from avex.models.runtime.threads import available_cpus
 from avex.weights.labels import LabelMap
 from avex.weights.source import WeightSource
 

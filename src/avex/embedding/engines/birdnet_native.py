@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from avex._core.errors import ConfigError
+from avex._core.processors import available_cpus
 from avex.configs import ModelCard
 from avex.embedding.engines.base import EngineInfo, EngineOptions, EngineOutput
-from avex.embedding.engines.birdnet import BAND_HZ, available_cpus
+from avex.embedding.engines.birdnet import BAND_HZ
 from avex.embedding.engines.compiling import check_options, compile_network
 from avex.embedding.engines.layers import layer_dims
 from avex.models.birdnet.model import BirdNet
@@ -30,7 +31,7 @@ class BirdNetNativeEngine:
 
     On a CPU each session computes its own batches on one thread: small layers do not split well, and threads that
     wait for each other suffer when another program takes a processor. Threads that run a session keep torch at
-    one thread. With layers other than the embedding there is one session, as taps belong to one pass at a time.
+    one thread.
 
     Args:
         card: The card with the file's path and checksum.
@@ -59,7 +60,7 @@ class BirdNetNativeEngine:
         self._aggregation: Any = options.aggregation
         self.labels = getattr(model, "label_mapping", None)
         self._classify = options.classify and self.labels is not None
-        self.sessions = (options.workers or available_cpus()) if on_cpu and not self._taps else 1
+        self.sessions = (options.workers or available_cpus()) if on_cpu else 1
         self.batch_size = options.batch_size or (_CPU_BATCH if on_cpu else _GPU_BATCH)
         self.info = EngineInfo(
             card=card.name,
