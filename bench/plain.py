@@ -43,16 +43,20 @@ class PlainBlocks(nn.Module):
 
 
 def eager_backbone(model: ModelBase, image: Tensor) -> Callable[[], object]:
-    """The same convolutional network module by module: convolution, batch norm, activation, channels first."""
-    eager = copy.deepcopy(model)
+    """The same convolutional network module by module: convolution, batch norm, activation.
+
+    It sees what networks of this kind usually see: an image of three channels, channels first.
+    """
+    # Its parts in order; the network itself would put the channels last.
+    eager = nn.Sequential(*copy.deepcopy(model.backbone).children())
     for module in eager.modules():
         if isinstance(module, (nn.SiLU, nn.ReLU)):
             module.inplace = True
-    image = image.contiguous()
+    image = image.expand(-1, 3, -1, -1).contiguous()
 
     def run() -> None:
         with torch.inference_mode(), _unfolded():
-            eager.backbone(image)
+            eager(image)
 
     return run
 
