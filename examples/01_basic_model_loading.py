@@ -66,7 +66,7 @@ def show(title: str, model: nn.Module) -> None:
     silence = torch.zeros(1, round(seconds * model.sample_rate))
     with torch.inference_mode():
         output, embedding = model(silence), model.embed(silence)
-    labels = f"{model.label_mapping.num_classes} labels" if model.label_mapping else "no labels"
+    labels = f"{model.label_mapping.num_classes} labels" if hasattr(model, "label_mapping") else "no labels"
     print(
         f"{title:<26}{type(model).__name__:<18}{seconds:>4g} s at {model.sample_rate} Hz  "
         f"output {tuple(output.shape)!s:<18}embedding {embedding.shape[1]:<5} {labels}"

@@ -59,7 +59,7 @@ def _head(model: nn.Module, report: Any) -> str:
     if model.return_features_only:
         return "none: features"
     if report is not None and not report.reset:
-        return f"kept, {'labels' if model.label_mapping else 'no labels'}"
+        return f"kept, {'labels' if hasattr(model, 'label_mapping') else 'no labels'}"
     return "new, random"
 
 

@@ -5,10 +5,10 @@ Importing it costs no torch and no network: names are imported when they are fir
 
 from __future__ import annotations
 
-import importlib
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from avex._core.lazy import lazy_names
 from avex._core.version import __version__
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -76,14 +76,7 @@ __all__ = [
     "register_model_class",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module 'avex' has no attribute '{name}'")
-    module, _, attribute = _NAMES[name].partition(":")
-    value = getattr(importlib.import_module(module), attribute)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _NAMES)
 
 
 def __dir__() -> list[str]:

@@ -38,10 +38,8 @@ def main(config_path: str | Path | None = None, patches: Sequence[str] = ()) -> 
     if config_path is not None:
         return _run(EvaluateConfig.from_sources(config_path, patches), str(config_path), dry_run=False)
     given = _parser().parse_args()
-    changes = [
-        f"{key}={value}" for key, value in vars(given).items() if key in _SETTINGS and value is not None
-    ]
-    config = EvaluateConfig.from_sources(given.config, [*given.patch, *changes])
+    changes = {key: value for key, value in vars(given).items() if key in _SETTINGS}
+    config = EvaluateConfig.from_sources(given.config, given.patch, **changes)
     return _run(config, str(given.config), dry_run=given.dry_run)
 
 

@@ -112,7 +112,7 @@ def selected(template: ModelDict, result: Any) -> Any:
     if name is None:
         return result
     try:
-        if name.isdigit():
+        if name.isdecimal():
             return result[int(name)]
         return result[name] if isinstance(result, dict) and name in result else getattr(result, name)
     except (IndexError, KeyError, TypeError, AttributeError) as error:

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +180,14 @@ except ModuleNotFoundError as error:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(REPO / "src")))
 def test_every_module_says_what_it_is_for(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_doctor_knows_the_extras():
+    from avex.cli.doctor import _EXTRAS
+
+    project = (REPO / "pyproject.toml").read_text(encoding="utf-8")
+    section = project.split("[project.optional-dependencies]")[1].split("\n[")[0]
+    assert set(re.findall(r"^(\w+) = ", section, re.MULTILINE)) == {*_EXTRAS, "dev"}
 
 
 def test_packaged_data_is_there():

@@ -113,7 +113,7 @@ def test_families_that_use_a_mask_on_demand(family, options, rule):
     check_model(model, rules=["facts", "padding", "batch", "extremes", "short"])
 
 
-@pytest.mark.parametrize("family", families(*LARGE, "birdnet"))
+@pytest.mark.parametrize("family", families(*LARGE))
 def test_tiny_card_loads_the_weights_of_the_tiny_model(family, tmp_path):
     card = tiny_card(family, tmp_path / "a", seed=3)
     with pytest.MonkeyPatch.context() as patch:

@@ -276,6 +276,16 @@ def test_usage_errors(tmp_path):
     assert run("embed")[0] == 2
     code, _, err = run("embed", "x.wav", "-o", tmp_path / "x.parquet", "-m", "esp_aves2_eat_all")
     assert code in (1, 2)
+    code, _, err = run("embed", "x.wav", "-o", tmp_path / "x.npy", "--npy")
+    assert code == 2, "the array would replace the store"
+    assert "x.parquet" in err
+
+
+def test_too_large_a_batch_is_said_in_words(tmp_path, demo_audio):
+    code, _, err = run("embed", demo_audio, "-o", tmp_path / "x.parquet", "--batch-size", 10**9)
+    assert code == 1
+    assert "Error: Out of memory" in err
+    assert "Traceback" not in err
 
 
 PLUGIN = """

@@ -73,6 +73,14 @@ def test_patches_reach_into_experiments(recipe, tmp_path):
     assert "other · tones · probe" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["2024", "no", "results #2", "a: b", "'quoted\"", "été 🐸"])
+def test_any_name_of_a_folder_is_taken_as_it_is(recipe, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    done = avex("evaluate", "-c", recipe, "-o", name, "--data", name, "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert f" {name}{os.sep}results{os.sep}" in done.stdout
+
+
 def test_missing_data_are_exit_code_3_and_the_rest_is_done(recipe, tmp_path):
     fields = yaml.safe_load(recipe.read_text())
     gone = {"dataset_name": "manifest", "data_root": str(tmp_path / "gone.csv"), "split": "all"}

@@ -186,6 +186,8 @@ def test_going_on_where_it_stopped(written, demo_audio, tmp_path):
     assert len(again.detections()) == 15
     with pytest.raises(StoreExistsError, match="min_conf: was 0.25, now 0.5"):
         avex.predict(demo_audio, output=folder, min_conf=0.5)
+    with pytest.raises(StoreExistsError, match=r"classes: was None, now \[(\d+, ){6}\.\.\.\]"):
+        avex.predict(demo_audio, output=folder, lat=51.5, lon=11.9, week=18)
     anew = avex.predict(demo_audio / "cuckoo_stereo.flac", output=folder, min_conf=0.5, overwrite=True)
     assert anew.stats.done == 1
 
@@ -240,6 +242,8 @@ def test_sensitivity_and_top_n(demo_audio):
         {"min_conf": 1.5},
         {"lat": 10.0},
         {"week": 3},
+        {"sf_thresh": 0.1},
+        {"timezone": "Mars/Base"},
         {"lat": 1.0, "lon": 1.0, "species_list": "x.txt"},
         {"lat": 91.0, "lon": 0.0},
         {"lat": 1.0, "lon": 0.0, "week": 49},
@@ -257,6 +261,7 @@ def test_usage_errors(demo_audio):
     assert run(demo_audio, "--min-conf", "2")[0] == 2
     assert run(demo_audio, "--lat", "3")[0] == 2
     assert run(demo_audio, "--merge-consecutive", "0")[0] == 2
+    assert run(demo_audio, "--format", "csv")[0] == 2, "no folder for the tables"
 
 
 def test_folders_are_mirrored_and_nothing_collides(tmp_path, demo_audio):

@@ -125,7 +125,7 @@ def test_killed_and_resumed_is_bit_equal(work, whole, tmp_path, lines, checkpoin
     code, text = runs.run(*common, "--plugin", plugin)
     assert code == -signal.SIGKILL, text
     assert bool(list((folder / "checkpoints").glob("step-*.ckpt"))) == (lines != 1)
-    code, text = runs.run(*common, "--resume")
+    code, text = runs.run_here(*common, "--resume")
     assert code == 0, text
     assert runs.metrics(folder) == runs.metrics(whole)
     assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
@@ -181,7 +181,7 @@ def test_check_finds_every_problem_and_trains_nothing(tmp_path):
     (tmp_path / "mid1.wav").write_bytes(b"not audio")
     patches = ["-p", "metrics=[acuracy]", "-p", "augmentations=[{noise: {noise_dirs: [nowhere], "]
     patches[-1] += "snr_db_range: [0, 5], augmentation_prob: 1}}]"
-    code, text = runs.run("train", "-c", config, "--check", *patches)
+    code, text = runs.run_here("train", "-c", config, "--check", *patches)
     assert code == 1
     for expected in ("gone.wav", "mid1.wav", "'unheard'", "Did you mean 'accuracy'", "nowhere"):
         assert expected in text.replace("\n", " "), text
@@ -192,14 +192,14 @@ def test_an_empty_split_is_an_error_before_the_first_step(tmp_path):
     config = runs.write_config(tmp_path)
     table = tmp_path / "clips.csv"
     table.write_text(table.read_text().replace("validation", "test"))
-    code, text = runs.run("train", "-c", config)
+    code, text = runs.run_here("train", "-c", config)
     assert code == 2
     assert "no clips of the split 'validation'" in text
 
 
 def test_a_loss_that_is_no_number_stops_with_the_clips(tmp_path):
     config = runs.write_config(tmp_path)
-    code, text = runs.run(
+    code, text = runs.run_here(
         "train", "-c", config, "-p", "training_params.lr=1e30", "-p", "scheduler.warmup_steps=0"
     )
     assert code == 1
@@ -212,7 +212,7 @@ def test_a_validation_clip_without_a_loss_is_named(tmp_path):
     audio, rate = soundfile.read(tmp_path / "low5.wav")
     audio[7] = np.nan
     soundfile.write(tmp_path / "low5.wav", audio, rate, subtype="FLOAT")
-    code, text = runs.run("train", "-c", config)
+    code, text = runs.run_here("train", "-c", config)
     assert code == 1
     assert "The loss of a validation after step 3 is nan" in text
     assert "'low5.wav'" in text
@@ -235,7 +235,7 @@ def test_a_checkpoint_without_room_is_an_error_in_words(tmp_path):
 
 def test_a_second_start_does_not_overwrite(work, whole):
     before = (whole / "metrics.jsonl").read_bytes()
-    code, text = runs.run("train", "-c", work / "run.yml", "-p", "run_name=whole")
+    code, text = runs.run_here("train", "-c", work / "run.yml", "-p", "run_name=whole")
     assert code == 2
     assert "--resume" in text
     assert (whole / "metrics.jsonl").read_bytes() == before
@@ -248,12 +248,12 @@ def test_a_kill_before_the_first_checkpoint_leaves_no_trace(work, whole):
     (folder / "metrics.jsonl").write_text('{"step": 0, "train/loss": 99.0}\n{"step": 1, "tra')
     (folder / "checkpoints" / "best.ckpt").write_bytes(b"of another training")
     (folder / "checkpoints" / ".avex-1-2.tmp").touch()
-    code, text = runs.run("train", "-c", work / "run.yml", "-p", "run_name=early", "--resume")
+    code, text = runs.run_here("train", "-c", work / "run.yml", "-p", "run_name=early", "--resume")
     assert code == 0, text
     assert runs.metrics(folder) == runs.metrics(whole)
     for checkpoint in (folder / "checkpoints").iterdir():
         checkpoint.unlink()
-    code, text = runs.run("train", "-c", work / "run.yml", "-p", "run_name=early", "--resume")
+    code, text = runs.run_here("train", "-c", work / "run.yml", "-p", "run_name=early", "--resume")
     assert code == 2
     assert "Its checkpoints are gone" in text
 
@@ -273,7 +273,7 @@ def test_other_settings_hold_when_a_training_goes_on(work, whole):
         (folder / "checkpoints" / name).unlink()
     patches = ["-p", "run_name=slower", "-p", "training_params.lr=0.0001", "-p", "scheduler.name=none"]
     patches += ["-p", "training_params.weight_decay=0.5"]
-    code, text = runs.run("train", "-c", work / "run.yml", *patches, "--resume")
+    code, text = runs.run_here("train", "-c", work / "run.yml", *patches, "--resume")
     assert code == 0, text
     rates = {row["step"]: row["train/lr"] for row in runs.metrics(folder) if "train/lr" in row}
     before = {row["step"]: row["train/lr"] for row in runs.metrics(whole) if "train/lr" in row}
@@ -284,7 +284,7 @@ def test_other_settings_hold_when_a_training_goes_on(work, whole):
 
 def test_resuming_with_another_model_or_optimiser_is_refused(work, whole):
     common = ["train", "-c", work / "run.yml", "-p", f"resume_from_checkpoint={whole}", "-p"]
-    code, text = runs.run(*common, "training_params.optimizer=adam")
+    code, text = runs.run_here(*common, "training_params.optimizer=adam")
     assert code == 2
     assert "another optimizer: adamw, now adam" in text
 
@@ -293,7 +293,7 @@ def test_resuming_with_other_data_is_refused(work, whole):
     checkpoint = whole / "checkpoints" / "step-000000008.ckpt"
     patches = ["-p", f"resume_from_checkpoint={checkpoint}", "-p", "seed=7"]
     before = (whole / "metrics.jsonl").read_bytes()
-    code, text = runs.run("train", "-c", work / "run.yml", *patches)
+    code, text = runs.run_here("train", "-c", work / "run.yml", *patches)
     assert code == 2
     assert "another seed: 42, now 7" in text
     assert (whole / "metrics.jsonl").read_bytes() == before

@@ -113,7 +113,7 @@ def test_two_processes_follow_the_curve_of_one(tmp_path):
         "-p",
         "metrics=[accuracy, roc_auc]",
     ]
-    code, text = runs.run(*common, "-p", "run_name=one")
+    code, text = runs.run_here(*common, "-p", "run_name=one")
     assert code == 0, text
     two = ["-p", "run_name=two", "-p", "training_params.batch_size=2"]
     code, text = runs.run(*common, *two, processes=2)
@@ -132,7 +132,7 @@ def test_two_processes_with_a_share_of_the_weights_each(tmp_path):
     """`strategy: fsdp` follows the curve of one process, goes on from its checkpoints, and its model loads."""
     config = runs.write_config(tmp_path)
     clip = ["-p", "training_params.gradient_clip_val=0.1", "-p", "checkpoints.keep=9"]
-    code, text = runs.run("train", "-c", config, "-p", "run_name=one", *clip)
+    code, text = runs.run_here("train", "-c", config, "-p", "run_name=one", *clip)
     assert code == 0, text
     sharded = ["train", "-c", config, "-p", "strategy=fsdp", "-p", "run_name=two", *clip]
     sharded += ["-p", "training_params.batch_size=2"]
@@ -187,7 +187,9 @@ def test_processes_that_slurm_started_train_together(tmp_path, monkeypatch):
     assert len(rows) == 2  # one of the processes writes
     for name in (*job, "SLURM_PROCID", "SLURM_LOCALID"):
         monkeypatch.delenv(name)
-    code, text = runs.run("train", "-c", config, "-p", "run_name=one", "-p", "training_params.max_steps=2")
+    code, text = runs.run_here(
+        "train", "-c", config, "-p", "run_name=one", "-p", "training_params.max_steps=2"
+    )
     assert code == 0, text
     for a, b in zip(runs.metrics(tmp_path / "runs" / "one"), rows, strict=False):
         assert b["train/loss"] == pytest.approx(a["train/loss"], rel=1e-4)
@@ -209,8 +211,9 @@ def test_contrastive_gradients_are_those_of_one_process(tmp_path):
         assert two[name] == pytest.approx(values, rel=1e-4, abs=1e-6), name
 
 
-def test_several_processes_need_a_name(tmp_path):
-    config = runs.write_config(tmp_path)
-    code, text = runs.run("train", "-c", config, processes=2)
-    assert code != 0
+def test_several_processes_need_a_name(tmp_path, monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)  # as torchrun does
+    code, text = runs.run_here("train", "-c", runs.write_config(tmp_path))
+    assert code == 2
     assert "Several processes need run_name" in text

@@ -3,6 +3,8 @@
 import csv
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 import avex
 from avex._core.errors import ConfigError, StoreError
 from avex._core.optional import available
+from avex.cli import main
 from avex.detection import read_raven
 from avex.detection.table_names import table_names
 from avex.embedding.embed import WindowOptions
@@ -111,6 +114,25 @@ def test_torn_journals(tmp_path, demo_audio, tail):
         avex.predict(path, output=tmp_path)
 
 
+def test_settings_of_a_run_that_gave_nothing_bind_nobody(tmp_path, demo_audio):
+    path = demo_audio / "cuckoo_stereo.flac"
+    assert avex.predict(tmp_path / "typo.wav", output=tmp_path, min_conf=0.9).stats.done == 0
+    assert avex.predict(path, output=tmp_path).stats.done == 1
+
+
+def test_another_time_zone_is_not_ignored(tmp_path, demo_audio):
+    path = demo_audio / "cuckoo_stereo.flac"
+    avex.predict(path, output=tmp_path)
+    with pytest.raises(StoreError, match="timezone: was None, now '\\+02:00'"):
+        avex.predict(path, output=tmp_path, timezone="+02:00")
+
+
+def test_tables_go_into_a_folder(tmp_path, demo_audio):
+    (tmp_path / "x").touch()
+    with pytest.raises(StoreError, match="is a file"):
+        avex.predict(demo_audio, output=tmp_path / "x")
+
+
 def test_reading_predictions_does_not_block_a_run(tmp_path, demo_audio):
     found = avex.predict(demo_audio / "cuckoo_stereo.flac", output=tmp_path)
     iterator = iter(found)
@@ -181,3 +203,37 @@ def test_float16_that_does_not_fit(tmp_path, wav):
     data[1000] = 0.5
     store = avex.embed(wav("x.wav", data=data, sample_rate=1000), Loud(), dtype="float16")
     assert len(store) == 2
+
+
+def test_output_that_cannot_show_every_letter(tmp_path, demo_audio):
+    shutil.copy(demo_audio / "cuckoo_stereo.flac", tmp_path / "Ωρα.flac")
+    done = subprocess.run(
+        [sys.executable, "-m", "avex", "predict", tmp_path],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert rb"\u03a9\u03c1\u03b1.flac" in done.stdout
+
+
+def version(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["avex", "--version"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code in (None, 0)
+    assert capsys.readouterr().out == f"avex {avex.__version__}\n"
+
+
+def test_a_file_where_the_user_stands_hides_no_package(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    version(monkeypatch, capsys)
+    assert sys.path[-1] == os.getcwd(), "a numpy.py among the recordings must not be imported for NumPy"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no folder that is in use")
+def test_the_folder_where_the_user_stands_may_be_gone(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    version(monkeypatch, capsys)

@@ -1,16 +1,22 @@
 """What the tests of training share: synthetic clips, a configuration of a tiny model, and processes."""
 
+import contextlib
 import csv
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
+import pytest
 import soundfile
+import torch
 import yaml
 
+from avex.cli import main
 from avex.testing import tiny_card
 
 RATE, CLASSES = 16000, ("low", "mid", "high")
@@ -81,6 +87,22 @@ def run(*arguments, **options):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     return process.returncode, out + err
+
+
+def run_here(*arguments):
+    """The same in this process, where all is imported already; with one thread, as the others have."""
+    said, threads = io.StringIO(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    with (
+        mock.patch.dict(os.environ),
+        mock.patch.multiple(sys, argv=["avex", *map(str, arguments)], path=list(sys.path)),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+        pytest.raises(SystemExit) as end,
+    ):
+        main()
+    torch.set_num_threads(threads)
+    return end.value.code, said.getvalue()
 
 
 def metrics(folder):

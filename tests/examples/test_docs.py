@@ -199,7 +199,12 @@ def test_python_of_a_page_runs(page, workplace, capsys):
         "many-gpus.md": [],
         "self-supervised.md": ["frame loss ", "fairseq", "True", "'backbone.blocks.0.attn.qkv'"],
         "your-own-model.md": ["(12, 16)", "{0: 'frog', 1: 'newt', 2: 'duck'}"],
-        "python-api.md": ["torch.Size([2, 6522])", "selection.table.txt 6.0", "Did you mean 'birdnet'"],
+        "python-api.md": [
+            "torch.Size([2, 6522])",
+            "\nembedding\n",
+            "selection.table.txt 6.0",
+            "Did you mean 'birdnet'",
+        ],
         "README.md": ["recordings/cuckoo_stereo.flac 3.0 Common Cuckoo 0.82"],
     }
     for text in expected[page.name]:

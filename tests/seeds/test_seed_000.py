@@ -111,6 +111,14 @@ def test_the_probe_reads_the_frozen_backbone():
     assert sum(p.numel() for p in probe.parameters() if p.requires_grad) == 768 * 10 + 10
 
 
+def test_the_names_to_install_are_there():
+    """`pip install "avex[dev]"` for training, and `uv sync --group project-dev` of the older README."""
+    text = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    for table, name in (("project.optional-dependencies", "dev"), ("dependency-groups", "project-dev")):
+        lines = text.partition(f"\n[{table}]\n")[2].partition("\n[")[0]
+        assert re.search(rf"^{name} = ", lines, re.MULTILINE), name
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import avex
@@ -721,6 +722,8 @@ def test_registry(capsys):
     assert avex.get_model_spec("my_model").audio_config.sample_rate == 16000
     assert "my_model" in names["models"]
     assert names["model_info"]["_metadata"]["has_trained_classifier"] is False
+    # "Prints formatted output showing: Model type and device"
+    assert re.search(r"^Architecture +beats$\nDevice +cuda, else the CPU$", shown, re.MULTILINE)
     assert names["model_info"]["audio_config"]["sample_rate"] == 16000
     assert shown.rstrip().endswith("Model is available")
     assert avex.get_model_spec("efficientnett") is None
@@ -882,6 +885,17 @@ def test_evaluation(capsys):
     assert [float(p) for _, p in found] == sorted((float(p) for _, p in found), reverse=True)
     with torch.no_grad():
         torch.testing.assert_close(names["outputs"], seed.build("sl_beats")(names["audio"]))
+
+
+@pytest.mark.parametrize("options", ["num_classes=10", "checkpoint_path='other.safetensors'"])
+def test_evaluation_of_a_model_without_labels(options, weights, capsys):
+    """The document asks `hasattr(model, "label_mapping")`; the block prints labels where there are any."""
+    state = {**seed.build("beats").state_dict()}
+    state |= {"classifier.weight": torch.zeros(10, 768), "classifier.bias": torch.zeros(10)}
+    save_file(state, "other.safetensors")
+    names = seed.run(EVALUATION.replace('device="cpu"', f'device="cpu", {options}'))
+    assert names["outputs"].shape == (1, 10)
+    assert capsys.readouterr().out == ""
 
 
 # -- features ------------------------------------------------------------------------------------------------

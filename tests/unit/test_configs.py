@@ -109,7 +109,7 @@ def test_patches():
     config = {"training_params": {"lr": 0.1, "betas": [0.9, 0.999]}, "name": "x"}
     patched = apply_patches(
         config,
-        ["training_params.lr=1e-4", "training_params.betas[1]=0.95", "new.deep.key=[1, a]", "name=null"],
+        ["training_params.lr = 1e-4", "training_params.betas[1]=0.95", "new.deep.key=[1, a]", "name=null"],
     )
     assert patched == {
         "training_params": {"lr": 1e-4, "betas": [0.9, 0.95]},
@@ -120,8 +120,12 @@ def test_patches():
 
 
 @pytest.mark.parametrize(
-    "patch", ["lr", "=1", "name.sub=1", "training_params.betas[7]=1", "training_params[0]=1"]
+    "patch", ["lr", "=1", "[]=1", ".=1", "name.sub=1", "training_params.betas[7]=1", "training_params[0]=1"]
 )
 def test_impossible_patches(patch):
     with pytest.raises(ConfigError, match="[Pp]atch"):
         apply_patches({"training_params": {"betas": [1, 2]}, "name": "x"}, [patch])
+
+
+def test_a_patch_may_name_a_file_that_is_not_utf_8():
+    assert apply_patches({}, ["a=/data/caf\udce9"]) == {"a": "/data/caf\udce9"}

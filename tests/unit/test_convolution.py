@@ -96,6 +96,13 @@ def _optimise(block):
     optimiser.step()
 
 
+def _optimise_fused(block):
+    """In eval mode throughout; fused optimisers do not count what they change."""
+    optimiser = torch.optim.AdamW(block.parameters(), lr=0.5, fused=True)
+    block(torch.randn(2, 3, 8, 8)).square().sum().backward()
+    optimiser.step()
+
+
 def _train(block):
     with torch.no_grad():
         block.train()(torch.randn(4, 3, 8, 8) * 5 + 3)
@@ -126,6 +133,14 @@ def _through_data_between_trainings(block):
     block.eval()
 
 
+def _through_data(block):
+    block[0].weight.data.mul_(2)
+
+
+def _scale_through_data(block):
+    block[1].weight.data.mul_(2)
+
+
 def _vector(block):
     vector = nn.utils.parameters_to_vector(block.parameters()).detach()
     nn.utils.vector_to_parameters(vector * 1.5, block.parameters())
@@ -141,12 +156,15 @@ def _precision(block):
     "change",
     [
         _optimise,
+        _optimise_fused,
         _train,
         _replace,
         _write,
         _assign,
         _load,
         _through_data_between_trainings,
+        _through_data,
+        _scale_through_data,
         _vector,
         _precision,
     ],

@@ -243,6 +243,8 @@ def test_files_name_files_and_patches_reach_into_them(tmp_path):
     assert run.dataset_config.train_datasets[0].data_root == str(tmp_path / "runs/clips.csv")
     assert config.dataset_config.evaluation_sets[0].folds.data_root == str(tmp_path / "clips.csv")
     assert config.training_params.train_epochs == 3
+    named = EvaluateConfig.from_sources(main, patches, save_dir="no #1\udce9", data_root=None)
+    assert (named.save_dir, named.data_root) == ("no #1\udce9", None)
 
 
 def test_cards_stand_for_benchmarks(tmp_path):

@@ -352,7 +352,7 @@ def test_a_device_that_is_not_there_is_an_error_and_not_the_cpu(world, tmp_path,
     if "experiments" in changes:
         experiment = {"run_name": "tiny", "model": str(world[2]), "layers": "last_layer"}
         changes = {"experiments": [{**experiment, "model_spec": {"device": "cuda"}}]}
-    with pytest.raises(ConfigError, match="Device 'cuda' is not available"):
+    with pytest.raises(ConfigError, match="Device 'cuda' was asked for, but torch finds none"):
         evaluate(data.config(tmp_path, *world[1:], **changes))
 
 

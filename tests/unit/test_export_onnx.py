@@ -25,6 +25,7 @@ from avex.models.runtime.compare import largest_error
 from avex.models.runtime.export import export_onnx
 from avex.models.runtime.exportable import ExportableOps
 from avex.models.runtime.onnx import OnnxGraph
+from avex.testing.tiny import tiny_model
 
 if not all(available(package) for package in ("onnx", "onnxscript", "onnxruntime")):
     pytest.skip("needs onnx, onnxscript and onnxruntime", allow_module_level=True)
@@ -224,6 +225,8 @@ def test_other_lengths(make, low, high, tmp_path):
 def test_a_fixed_length_cannot_be_opened(tmp_path):
     with pytest.raises(ConfigError, match="BirdMae cannot be written.* Without dynamic_time"):
         export_onnx(built(birdmae), tmp_path / "a.onnx", dynamic_time=True)
+    with pytest.raises(ConfigError, match="clips of 6144 samples.* those of 4096.*--any-length"):
+        export_onnx(tiny_model("birdnet"), tmp_path / "a.onnx", dynamic_time=True)
     assert not any(tmp_path.iterdir())
 
 

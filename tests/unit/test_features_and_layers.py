@@ -157,9 +157,19 @@ def test_selectors(targets, expected):
     assert select_layers(targets, LAYERS, ["block.0.fc"]) == expected
 
 
-@pytest.mark.parametrize("target", ["layer_3", 3, -4, "blok.1"])
-def test_impossible_selectors(target):
-    with pytest.raises(LayerError):
+@pytest.mark.parametrize(
+    ("target", "advice"),
+    [
+        ("layer_3", "Choose 0 … 2"),
+        (3, "Choose 0 … 2"),
+        (-4, "Choose 0 … 2"),
+        ("blok.1", "Did you mean 'block.1'"),
+    ],
+)
+def test_impossible_selectors(target, advice):
+    with pytest.raises(LayerError, match=advice):
         select_layers([target], LAYERS, [])
+    with pytest.raises(LayerError, match=r"0 layers\. Name a module"):
+        select_layers([3], [], [])
     with pytest.raises(TypeError):
         select_layers([True], LAYERS, [])

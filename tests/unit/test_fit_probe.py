@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import avex
 from avex._core.errors import ConfigError, WeightsError
 from avex._core.optional import available
+from avex.data import LabelTable
 from avex.embedding.engines import EngineInfo, EngineOutput
 from avex.embedding.stores import EmbeddingBatch, MemoryStore, RecordingKey, StoreHeader
 from avex.models.probes import load_probe
@@ -21,6 +22,7 @@ from avex.training.probes.evaluate import evaluate_probe
 from avex.training.probes.linear import fit_path
 from avex.training.probes.loop import TrainingError, collate
 from avex.training.probes.options import make_config
+from avex.training.probes.store_examples import from_store
 from avex.training.probes.strength import best_scale, standardiser
 from avex.training.probes.targets import class_weights, encode_labels
 
@@ -310,6 +312,33 @@ def test_labels_of_parts_become_labels_of_windows():
     single = avex.fit_probe(store, table, multilabel=False)
     assert single.sizes["train"] + single.sizes["test"] == 16
     assert "8 windows have no label and were left out." in single.notes
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(1, 40)), min_size=1, max_size=12),
+    st.sampled_from([0.0, 0.5, 1.0]),
+)
+def test_a_window_has_the_labels_of_the_parts_that_overlap_it(parts, min_overlap):
+    """Whatever the order of the rows and however they overlap; silent windows hold one list of rows together."""
+    store = make_store({"a.wav": [None] * 25})
+    spans = [(start, start + length) for start, length in parts]
+    labels = [f"class {i}" for i in range(len(spans))]
+    start_s, end_s = (list(column) for column in zip(*spans, strict=True))
+    table = LabelTable.read({"path": ["a.wav"] * len(spans), "start": start_s, "end": end_s, "label": labels})
+    found = from_store(store, table, multilabel=True, unit="window", min_overlap=min_overlap)
+    names = np.array(found.targets.classes)
+    for number, row in enumerate(found.targets.values):
+        window = (3 * number, 3 * number + 3)
+        shared = [min(window[1], end) - max(window[0], start) for start, end in spans]
+        wanted = {
+            label
+            for label, length, (start, end) in zip(labels, shared, spans, strict=True)
+            if length > 0 and length >= min_overlap * min(3, end - start)
+        }
+        assert set(names[row == 1]) == wanted
+    silent = [rows for rows, row in zip(found.rows, found.targets.values, strict=True) if not row.any()]
+    assert len({id(rows) for rows in silent}) <= 1
 
 
 def test_one_row_for_a_whole_recording_is_a_label_of_it(pond):

@@ -383,7 +383,7 @@ def test_bird_mae_masks_what_it_adds():
 def test_clips_that_are_too_short_name_the_minimum(make, minimum):
     front_end = make()
     front_end(noise(1, minimum))
-    with pytest.raises(ValueError, match=f"clip of {minimum - 1} samples is too short.*at least {minimum}"):
+    with pytest.raises(ConfigError, match=f"clip of {minimum - 1} samples is too short.*at least {minimum}"):
         front_end(noise(1, minimum - 1))
 
 

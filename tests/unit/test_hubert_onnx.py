@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 import avex
+from avex._core import processors
 from avex._core.errors import ConfigError, WeightsError
 from avex._core.optional import available
+from avex._core.processors import available_cpus
 from avex.models.hubert.graph import HubertGraph
 from avex.models.hubert.model import Hubert
 from avex.models.layers import LayerError
 from avex.models.runtime.compare import largest_error
-from avex.models.runtime.threads import available_cpus, runtime_threads
+from avex.models.runtime.threads import runtime_threads
 from avex.weights.source import WeightSource
 
 if not all(available(package) for package in ("onnx", "onnxscript", "onnxruntime")):
@@ -285,10 +287,8 @@ def test_errors_that_are_no_numbers():
 
 
 def test_threads_keep_to_limits(monkeypatch, tmp_path):
-    from avex.models.runtime import threads
-
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    monkeypatch.setattr(threads, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(processors.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(processors, "_QUOTA", tmp_path / "cpu.max")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert available_cpus() == 64
     (tmp_path / "cpu.max").write_text("250000 100000\n")

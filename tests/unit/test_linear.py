@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -51,6 +52,13 @@ def test_the_faster_way_is_taken_for_large_products_only():
         assert "mkldnn::_linear_pointwise" in operators(lambda: linear_gelu(made, tokens()))
         assert "aten::gelu" not in operators(lambda: linear_gelu(made, tokens()))
         assert "mkldnn::_linear_pointwise" not in operators(lambda: made(tokens(rows=4)))
+
+
+def test_forward_mode_derivatives():
+    made, x, direction = layer().requires_grad_(False), tokens(), tokens(seed=2)
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(made(forward_ad.make_dual(x, direction))).tangent
+    torch.testing.assert_close(tangent, functional.linear(direction, made.weight))
 
 
 @needs_onednn

@@ -119,7 +119,7 @@ def test_num_classes_makes_a_new_head(tiny):
     path, original = tiny
     model = avex.load_model(path, num_classes=3)
     assert model(torch.randn(1, 16)).shape == (1, 3)
-    assert model.label_mapping is None
+    assert not hasattr(model, "label_mapping")
     assert set(model.load_report.reset) == {"classifier.weight", "classifier.bias"}
     assert torch.equal(model.backbone.weight, original.backbone.weight)
 
@@ -144,7 +144,7 @@ def test_a_checkpoint_without_head_gives_features(tiny, tmp_path):
     save_file(original.backbone.state_dict(prefix="backbone."), tmp_path / "tiny.safetensors")
     model = avex.load_model(path)
     assert model.return_features_only
-    assert model.label_mapping is None
+    assert not hasattr(model, "label_mapping")
 
 
 def test_a_given_checkpoint_wins(tiny, tmp_path):
@@ -275,6 +275,43 @@ def test_custom_class_of_the_documents():
     assert from_spec.sample_rate == 16000
     with pytest.raises(ConfigError, match="num_classes"):
         avex.build_model("my_audio_cnn", device="cpu")
+
+
+@pytest.mark.parametrize("device", ["meta", "hpu", "cuda:99"])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(ConfigError, match=f"'{device}' was asked for"):
+        avex.build_model("resnet18", device=device)
+
+
+def test_a_class_that_passes_on_its_device_only_gets_the_audio_settings_of_its_spec():
+    """As the documents write them: `super().__init__(device=device)`."""
+
+    @avex.register_model_class
+    class OfTheDocument(ModelBase):
+        name = "of_the_document"
+
+        def __init__(self, device, num_classes, **kwargs):
+            super().__init__(device=device)
+            self.classifier = nn.Linear(8, num_classes)
+
+        def forward(self, x, padding_mask=None):
+            return self.classifier(x[:, :8])
+
+    audio = AudioConfig(sample_rate=8000, target_length_seconds=2)
+    avex.register_model("mine", ModelSpec(name="of_the_document", device="cpu", audio_config=audio))
+    for model in (avex.build_model("mine", num_classes=2), avex.load_model("mine", num_classes=2)):
+        assert (model.sample_rate, model.window_seconds) == (8000, 2)
+    assert avex.build_model("of_the_document", num_classes=2).audio_config is None
+
+
+def test_building_from_a_spec_leaves_its_checkpoint_alone():
+    """`ModelSpec(name="eat_hf", fairseq_weights_path=...)` of the document, without that file."""
+    spec = ModelSpec(
+        name="eat_hf", device="cpu", fairseq_weights_path="/path/to/weights.pt", eat_cfg={"depth": 1}
+    )
+    assert len(avex.build_model_from_spec(spec).get_model_layers()) == 1 + 1
+    with pytest.raises(ConfigError, match="takes no option 'fairseq_weights_path'"):
+        avex.build_model_from_spec(spec, fairseq_weights_path="/path/to/weights.pt")
 
 
 def test_the_embedding_of_a_class_with_only_forward_is_what_enters_its_head():

@@ -78,6 +78,14 @@ def test_a_variant_without_published_weights_says_so():
         avex.load_model("resnet", variant="resnet34", pretrained=True, device="cpu")
 
 
+def test_weights_without_an_address_are_named():
+    """`load_model("beats", pretrained=True)` of the documents."""
+    with pytest.raises(
+        WeightsError, match=r"'beats_iter3_plus_as2m': .* pass BEATs_iter3_plus_AS2M\.pt as checkp"
+    ):
+        avex.load_model("beats", pretrained=True, device="cpu")
+
+
 # -- names -------------------------------------------------------------------------------------------------
 
 
@@ -219,7 +227,7 @@ def test_a_files_own_classes_do_not_get_the_cards_labels(tmp_path, beats, caplog
     with caplog.at_level(logging.WARNING):
         model = avex.load_model(card, checkpoint_path=tmp_path / "own.safetensors")
     assert model(torch.zeros(1, 16000)).shape == (1, 2)
-    assert model.label_mapping is None
+    assert not hasattr(model, "label_mapping")
     assert "2 classes" in caplog.text
 
 
@@ -231,7 +239,7 @@ def test_a_familys_card_gives_no_labels_to_a_file_that_is_not_its_own(tmp_path, 
     )
     model = load_beats(tmp_path / "published.safetensors")
     assert model(torch.zeros(1, 16000)).shape == (1, 3)
-    assert model.label_mapping is None
+    assert not hasattr(model, "label_mapping")
     spec = ModelSpec(name="beats", pretrained=True, device="cpu", init_config=SIZES)
     assert avex.load_model(spec).label_mapping.labels == ("wren", "robin", "owl")
 
@@ -244,7 +252,7 @@ def test_labels_that_a_checkpoint_holds(tmp_path):
     torch.save({"cfg": sizes, "model": state, "label_dict": names}, tmp_path / "w.pt")
     features = avex.load_model("beats", device="cpu", checkpoint_path=tmp_path / "w.pt")
     assert features.predictor_labels.labels == tuple(names.values())
-    assert features.label_mapping is None
+    assert not hasattr(features, "label_mapping")
     classifier = avex.load_model(
         "beats", device="cpu", checkpoint_path=tmp_path / "w.pt", checkpoint_format="microsoft_audioset"
     )
@@ -258,7 +266,7 @@ def test_labels_that_cannot_be_downloaded_are_left_out_with_a_warning(tmp_path, 
     card = card_of(tmp_path, beats, class_mapping_path="hf://org/repo/labels.json")
     with caplog.at_level(logging.WARNING):
         model = avex.load_model(card)
-    assert model.label_mapping is None
+    assert not hasattr(model, "label_mapping")
     assert "without labels: 'hf://org/repo/labels.json'" in caplog.text
 
 

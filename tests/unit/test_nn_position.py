@@ -6,6 +6,7 @@ import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -49,9 +50,18 @@ def test_values_and_gradients(taps, steps):
     torch.testing.assert_close(ours.bias.grad, theirs.bias.grad, rtol=1e-4, atol=1e-5)
 
 
-def step_of_an_optimizer(module):
+def step_of_an_optimizer(module, fused=False):
     module(torch.ones(1, 40, 12)).sum().backward()
-    torch.optim.SGD(module.parameters(), lr=1.0).step()
+    torch.optim.SGD(module.parameters(), lr=1.0, fused=fused).step()
+
+
+def take_the_same_memory(module):
+    """Assign until a tensor gets the memory that the first one left."""
+    old = module.weight_v.data_ptr()
+    for _ in range(20):
+        module.weight_v.data = torch.randn_like(module.weight_v)
+        if module.weight_v.data_ptr() == old:
+            break
 
 
 @pytest.mark.parametrize("taps", [32, 33, 48])
@@ -64,9 +74,9 @@ def test_long_kernels_by_their_spectrum(taps, steps):
     ).float()
     with torch.no_grad():
         torch.testing.assert_close(ours(x), wanted, rtol=0, atol=1e-5)
-        assert ours._kept[0][0] == "spectrum"
+        assert ours._kept.form[0] == "spectrum"
         short = ours(x[:, : taps // 2 - 1])  # too short: by products
-        assert ours._kept[0][0] == "kernel"
+        assert ours._kept.form[0] == "kernel"
     torch.testing.assert_close(ours(x[:, : taps // 2 - 1]), short)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         ours(x)
@@ -94,6 +104,10 @@ CHANGES = {
     "in place": lambda module: nn.init.normal_(module.weight_v),
     "load": lambda module: module.load_state_dict(pair(taps=module.weight_v.shape[2])[0].state_dict()),
     "data": lambda module: setattr(module.weight_v, "data", torch.randn_like(module.weight_v)),
+    "data in place": lambda module: module.weight_v.data.normal_(),
+    "data again and again": take_the_same_memory,
+    "numpy": lambda module: np.negative(array := module.weight_g.detach().numpy(), out=array),
+    "fused optimizer": lambda module: step_of_an_optimizer(module, fused=True),
     "precision": lambda module: module.to(torch.bfloat16).to(torch.float32),
 }
 

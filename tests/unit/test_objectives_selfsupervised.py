@@ -13,7 +13,7 @@ from avex.models.birdmae import pretraining as mae_parts
 from avex.models.eat import pretraining as eat_parts
 from avex.models.hubert.pretraining import masked_forward
 from avex.nn.masking import inverse_block_mask, random_mask, span_mask, visible_places
-from avex.testing import tiny_model
+from avex.testing import tiny_card, tiny_model
 from avex.testing.tiny_specs import TINY_SPECS
 from avex.training.objectives import build_objective, save_encoder
 
@@ -186,6 +186,20 @@ def test_encoders_load_in_the_published_layout(name, tmp_path):
     assert torch.allclose(ours, theirs, atol=1e-6)
     assert not exported.training
     assert all(p.requires_grad for p in exported.parameters())
+
+
+@pytest.mark.parametrize(
+    ("family", "layout"),
+    [("efficientnet", "torchvision"), ("resnet18", "torchvision"), ("atst_frame", "encoder")],
+)
+def test_encoders_without_an_objective_have_published_layouts_too(family, layout, tmp_path):
+    model = tiny_model(family, num_classes=None)
+    path = save_encoder(model, tmp_path / "encoder.safetensors", layout)
+    loaded = avex.load_model(tiny_card(family), checkpoint_path=path, return_features_only=True, device="cpu")
+    assert loaded.load_report.layout == layout
+    audio = _chirps(1, model.sample_rate, seed=5)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(audio), model(audio), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

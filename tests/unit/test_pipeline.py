@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from avex._core.errors import PartialFailureError
+from avex._core.errors import ConfigError, PartialFailureError
 from avex.audio import Windower
 from avex.embedding.engines import EngineInfo, EngineOutput
 from avex.embedding.pipeline import Pipeline
@@ -152,6 +152,23 @@ def test_an_engine_that_fails_ends_the_run(folder):
     assert not [t for t in threading.enumerate() if t.name.startswith("avex-")], "no thread is left behind"
 
 
+def test_warnings_are_on_the_disk_before_the_commit(wav, tmp_path):
+    from avex._core.errors import StoreFullError
+
+    class KilledAfterTheCommit(ListSink):
+        def commit(self, recording):
+            raise StoreFullError("no space for another word")
+
+    wav("a.wav", data=np.full((RATE, 1), 0.5), sample_rate=RATE)
+    problems = ProblemLog(tmp_path / "errors.csv")
+    pipeline = Pipeline(
+        SumEngine(nan_at=0.5), ReadPlan(RATE, Windower(1.0)), KilledAfterTheCommit(), problems
+    )
+    with pytest.raises(StoreFullError):
+        pipeline.run(discover(tmp_path))
+    assert "non_finite_output" in (tmp_path / "errors.csv").read_text()
+
+
 def test_problem_log_survives_and_forgets(tmp_path):
     from avex.embedding.problems import Problem
 
@@ -166,3 +183,27 @@ def test_problem_log_survives_and_forgets(tmp_path):
     assert again.problems == []
     ProblemLog(path, again=["b.wav"])
     assert not path.exists()
+
+
+def test_problem_log_makes_its_folder_and_its_header(tmp_path):
+    from avex.embedding.problems import COLUMNS, Problem
+
+    path = tmp_path / "notes" / "errors.csv"
+    log = ProblemLog(path)
+    log.add(Problem("a.wav", "error", "empty", "it is empty"))
+    assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
+    path.write_text("\ufeff" + path.read_text(), encoding="utf-8")  # saved by Excel
+    ProblemLog(path, again=["a.wav"])
+    assert not path.exists()
+    path.touch()  # all that a full disk left
+    ProblemLog(path).add(Problem("a.wav", "error", "empty", "it is empty"))
+    assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
+
+
+def test_problem_log_leaves_other_files_alone(tmp_path):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("recording,label\na.wav,wren\n")
+    for path in (labels, tmp_path):
+        with pytest.raises(ConfigError, match="not such a list"):
+            ProblemLog(path, again=["a.wav"])
+    assert labels.read_text() == "recording,label\na.wav,wren\n"

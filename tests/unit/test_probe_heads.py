@@ -342,6 +342,11 @@ def test_what_to_build_must_be_clear():
         build_probe_from_config(tuned, 3, input_dim=3)
     with pytest.raises(ConfigError, match="at least one class"):
         build_probe_from_config(config, 0, input_dim=3)
+    with pytest.raises(ConfigError, match="Unknown device 'gpu'"):
+        build_probe_from_config(config, 3, "gpu", input_dim=3)
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="'cuda' was asked for"):
+            build_probe_from_config(config, 3, "cuda", input_dim=3)
     with pytest.raises(ConfigError, match="no option 'hiden_dims'"):
         build_probe_from_config(config, 3, input_dim=3, hiden_dims=[3])
     mlp = ProbeConfig(probe_type="mlp", hidden_dims=[2], target_layers=["x"])

@@ -190,6 +190,9 @@ def test_describe_prints_only_when_asked(capsys):
     printed = capsys.readouterr().out
     assert "48000 Hz" in printed
     assert "CC BY-NC-SA 4.0" in printed
+    assert 'load_model("birdnet", device="cpu")' in printed
+    avex.describe_model("beats_iter3", verbose=True)  # has no address to load from
+    assert 'load_model("beats_iter3", device="cpu", checkpoint_path="' in capsys.readouterr().out
 
 
 def test_finding_and_describing_models_imports_no_torch():

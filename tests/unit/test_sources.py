@@ -75,6 +75,18 @@ def test_a_folder_that_calls_itself_a_recording(tree):
     assert names(discover(tree / "fake.wav")) == [str(tree / "fake.wav" / "inside.wav")]
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may search everything")
+def test_a_folder_that_may_not_be_searched(tree):
+    (tree / "sub").chmod(0)
+    try:
+        assert str(tree / "sub") in names(discover(tree))
+        with pytest.raises(AudioError, match="may not be searched") as caught:
+            file_state(str(tree / "sub"))
+    finally:
+        (tree / "sub").chmod(0o755)
+    assert caught.value.cause == "permission"
+
+
 def test_links_in_a_circle(tree):
     os.symlink(tree, tree / "sub" / "up")
     assert len(discover(tree)) == 4
@@ -102,6 +114,17 @@ def test_manifest(tree, column):
     assert sources[2].name.endswith("#t=2")
 
 
+def test_manifest_of_a_spreadsheet(tree):
+    """As Excel writes it where decimals have commas: a byte order mark, and semicolons between the cells."""
+    (tree / "list.csv").write_text("\ufeffpath;start_s\nb.wav;1\n", encoding="utf-8")
+    assert discover(tree / "list.csv") == [Source(str(tree / "b.wav"), 1.0)]
+
+
+def test_the_name_of_a_part_holds_the_path_as_it_is():
+    assert Source("site 3.0,dusk.0", 3.0, 6.0).name == "site 3.0,dusk.0#t=3,6"
+    assert Source("dawn.wav", 1.5).name == "dawn.wav#t=1.5"
+
+
 def test_manifest_names_stay_text(tree):
     (tree / "007").write_bytes(b"x")
     (tree / "list.csv").write_text("path\n007\n")
@@ -123,12 +146,12 @@ def test_manifest_formats(tree):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name\nb.wav\n", "no column 'path'"),
+        ("name\nb.wav\n", "no column of recordings: expected 'path'"),
         ("path\n", "no rows"),
-        ("path,start_s\nb.wav,-1\n", "row 1"),
-        ("path,start_s,end_s\nb.wav,3,2\n", "3.0 to 2.0"),
+        ("path,start_s\nb.wav,-1\n", "line 2"),
+        ("path,start_s,end_s\nb.wav,3,2\n", "3 to 2 s is not a part"),
         ("path,start_s\nb.wav,soon\n", "not a number"),
-        ("path\n''\n\"\"\n", "row 2|empty"),
+        ("path,site\nb.wav,A\n,B\n", "line 3, column 'path': empty"),
     ],
 )
 def test_manifests_that_cannot_be_used(tree, text, message):

@@ -50,6 +50,14 @@ def test_what_comes_out_is_what_went_in(clips, tmp_path):
     assert len({clip.path for clip in stored}) == 10
 
 
+def test_any_text_comes_back(clips, tmp_path):
+    """Line ends of Unicode in a text, and the name of a file that is not UTF-8."""
+    odd = replace(clips[0], id="caf\udce9.wav", labels=("a\u2028b",), extra={"text_label": "one\x85two"})
+    write_shards([odd], tmp_path / "shards", sample_rate=8000)
+    (found,) = read_shards(tmp_path / "shards")
+    assert (found.id, found.labels, found.extra) == (odd.id, odd.labels, odd.extra)
+
+
 def test_a_dataset_reads_shards_as_it_reads_files(clips, tmp_path):
     """The same samples, windows and labels, at another rate too."""
     write_shards(clips, tmp_path / "shards", sample_rate=8000, clips_per_shard=4)

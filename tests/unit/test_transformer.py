@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from avex._core.errors import ConfigError
+from avex.configs.settings import check_settings
+from avex.models.atst_frame.config import AtstFrameConfig
+from avex.models.beats.config import BeatsConfig
+from avex.models.birdmae.config import BirdMaeConfig
 from avex.models.eat.config import EatConfig
+from avex.models.hubert.config import HubertConfig
 from avex.nn.attention import attend, biased_products
 from avex.nn.positions_2d import sincos_2d
 from avex.nn.transformer import (
@@ -134,6 +139,7 @@ def test_drop_path_keeps_the_expectation():
     assert dropped.mean() == pytest.approx(1.0, abs=0.05)
     assert drop.eval()(x) is x
     assert "0.25" in repr(drop)
+    assert not DropPath(1.0)(x).any()
     assert drop_path_rates(0.2, 5) == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
     assert drop_path_rates(0.2, 1) == [0.0]
 
@@ -183,10 +189,38 @@ def test_what_is_given_wins_over_what_is_stated():
     with pytest.raises(ConfigError, match="no setting 'detph'.*'depth'"):
         join_config(EatConfig(), "EAT", {}, {"detph": 2})
     for wrong in ({"depth": 0}, {"num_heads": 0}, {"num_heads": 5}):
-        with pytest.raises(ConfigError, match=r"at least one block|eat_cfg=.*num_heads"):
+        with pytest.raises(ConfigError, match=r"greater than|eat_cfg=.*num_heads"):
             join_config(EatConfig(), "EAT", {}, wrong)
     with pytest.raises(ConfigError, match="'tiny'.*checkpoint"):
         find_published("Bird", "me/Bird-Small", {"tiny": {}, "big": {}})
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "value"),
+    [
+        (EatConfig, "depth", 2.5),
+        (EatConfig, "num_heads", None),
+        (EatConfig, "mlp_ratio", math.nan),
+        (AtstFrameConfig, "drop_path_rate", 1.5),
+        (BirdMaeConfig, "drop_rate", "some"),
+        (BeatsConfig, "encoder_layers", "twelve"),
+        (HubertConfig, "encoder_num_layers", -1),
+        (HubertConfig, "extractor_conv_layer_config", [[512, 10]]),
+    ],
+)
+def test_settings_have_types_and_ranges(config, name, value):
+    with pytest.raises(ConfigError, match=f"'{name}' cannot be"):
+        check_settings(config, "It", {name: value})
+
+
+def test_settings_of_a_yaml_file_become_numbers():
+    assert BeatsConfig.from_options({"encoder_layers": "2", "dropout": 0}).encoder_layers == 2
+    assert HubertConfig.from_options({"encoder_num_layers": 3.0}).encoder_num_layers == 3
+    assert EatConfig.from_options(config={"depth": "2"}).depth == 2
+    with pytest.raises(ConfigError, match="names with values, not 'base'"):
+        BirdMaeConfig.from_options(config="base")
+    with pytest.raises(ConfigError, match="Unknown Bird-MAE model '5'"):
+        BirdMaeConfig.from_options(5)
 
 
 def test_sizes_of_a_state_dict():

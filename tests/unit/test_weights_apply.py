@@ -117,6 +117,8 @@ def test_optional_names() -> None:
     assert report.missing == ("backbone.1.running_mean", "backbone.1.running_var")
     assert torch.equal(model.backbone[1].running_mean, before["backbone.1.running_mean"])
     assert report.summary().endswith("; 2 missing.")
+    state["backbone.1.running_mean"] = before["backbone.1.running_mean"]
+    assert "it lacks 1 of them: 'backbone.1.running_var'" in refused(model, state, optional=("*.running_*",))
 
 
 def test_counters_may_be_missing() -> None:

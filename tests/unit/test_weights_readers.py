@@ -315,7 +315,11 @@ class TestRestrictedReader:
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "XML document"),
         (b"\x1c\x00\x00\x00TFL3" + bytes(100), "TFLite graph"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
-        (b'{"error": "Repository not found"}', "not a checkpoint"),
+        (b'{"error": "Repository not found"}', "is a JSON document"),
+        (
+            b'{\n  "metadata": {}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}',
+            "join several into one",
+        ),
         (b"RIFF" + bytes(100), "not a checkpoint: it begins with b'RIFF"),
         (b"PK\x03\x04" + bytes(100), "truncated or damaged"),
         (pickle.dumps({"a": 1}), "bare pickle"),

@@ -13,7 +13,7 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
     Args:
         package: `__name__` of the package.
-        homes: Sub-module of each public name.
+        homes: Sub-module of each public name, or where it is in full (`"other.package.module:name"`).
 
     Example:
         >>> find = lazy_names("avex._core", {"Registry": "registry"})
@@ -24,6 +24,7 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     def __getattr__(name: str) -> Any:  # noqa: N807
         if name not in homes:
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
-        return load_attribute(f"{package}.{homes[name]}:{name}")
+        home = homes[name]
+        return load_attribute(home if ":" in home else f"{package}.{home}:{name}")
 
     return __getattr__

@@ -6,8 +6,9 @@ console script `list-models`; the function is `avex.list_models`.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from avex._core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from avex.models.probes.utils import (
@@ -73,14 +74,7 @@ __all__ = [
     "register_model_class",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module 'avex.api' has no attribute '{name}'")
-    module, _, attribute = _NAMES[name].partition(":")
-    value = getattr(importlib.import_module(module), attribute)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _NAMES)
 
 
 def __dir__() -> list[str]:

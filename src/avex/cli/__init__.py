@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
+import re
 import sys
+from contextlib import suppress
 
 import typer
 
@@ -86,15 +89,28 @@ def _options(
 
 def main() -> None:
     """Run the command line; errors that avex raises on purpose become one message and an exit code."""
-    # Modules named by --plugin are looked up where the user stands.
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    # Modules named by --plugin are looked up where the user stands, last: a numpy.py there is not NumPy.
+    with suppress(FileNotFoundError):  # the folder was removed under the user's feet
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names that a terminal or a pipe of Windows cannot show must not end a run in a traceback.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except (ConfigError, UnknownNameError) as error:
         _fail(error, EXIT_USAGE)
     except (AvexError, OSError) as error:
         _fail(error, EXIT_FAILURE)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        _fail(MemoryError(f"Out of memory: {error}. Use a smaller batch or fewer workers."), EXIT_FAILURE)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """NumPy says so by type, torch only in words."""
+    return isinstance(error, MemoryError) or bool(re.search("out of memory|allocate memory", str(error)))
 
 
 def _fail(error: Exception, code: int) -> None:

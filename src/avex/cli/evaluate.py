@@ -76,10 +76,13 @@ def command(
     from avex.evaluation.reporting import blocked_text, plan_text, results_text
     from avex.evaluation.runner import evaluate
 
-    patches = list(patch or ())
-    given = {"overwrite": overwrite.value if overwrite else None, "data_root": data, "save_dir": output}
-    patches += [f"{key}={value}" for key, value in given.items() if value is not None]
-    settings = EvaluateConfig.from_sources(config, patches)
+    settings = EvaluateConfig.from_sources(
+        config,
+        patch or (),
+        overwrite=overwrite.value if overwrite else None,
+        data_root=str(data) if data else None,
+        save_dir=str(output) if output else None,
+    )
     if trust:
         _trust_templates(settings)
     if dry_run:

@@ -94,7 +94,7 @@ def command(
 def _batch_size(text: str) -> int | None:
     if text == "dynamic":
         return None
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise ConfigError(f"--batch takes a number of at least 1 or 'dynamic', not '{text}'.")
     return int(text)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from avex._core.errors import did_you_mean
+from avex._core.errors import ConfigError, did_you_mean
 from avex.cli import options as o
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class PredictCommand(TyperCommand):
                 rewritten.append(remaining.pop(0))
                 while remaining and _means_format(remaining[0]):
                     rewritten += ["--format", remaining.pop(0)]
-            elif argument == "--merge-consecutive" and not (remaining and remaining[0].isdigit()):
+            elif argument == "--merge-consecutive" and not (remaining and remaining[0].isdecimal()):
                 rewritten.append(_ALL_WINDOWS)
         return super().parse_args(ctx, rewritten)
 
@@ -165,6 +165,7 @@ def command(
 
       avex predict dawn.wav --species-list my_species.txt --merge-consecutive
     """
+    check_output(output, formats, combined)
     o.import_plugins(plugin)
     o.trust_models([model], trust)
     from avex.cli.report import RunView
@@ -208,9 +209,15 @@ def command(
     view.finish(predictions.stats, predictions.problems, written_lines(predictions, output), errors)
 
 
+def check_output(output: Path | None, formats: list[str] | None, combined: bool) -> None:
+    """Refuse options of tables where none would be written."""
+    if output is None and (formats or combined):
+        raise ConfigError("--format and --combined are for tables in a folder. Name it with --output, too.")
+
+
 def format_list(names: list[str] | None) -> list[str]:
     """Formats as `--format` gives them, also separated by commas."""
-    return [part for name in names or ["raven"] for part in name.split(",") if part]
+    return list(dict.fromkeys(part for name in names or ["raven"] for part in name.split(",") if part))
 
 
 def merge_windows(value: str | None) -> bool | int:
@@ -219,7 +226,7 @@ def merge_windows(value: str | None) -> bool | int:
         return False
     if value == _ALL_WINDOWS:
         return True
-    if not value.isdigit() or int(value) < 1:
+    if not value.isdecimal() or int(value) < 1:
         raise typer.BadParameter(f"'{value}' is not a number of windows.", param_hint="--merge-consecutive")
     return int(value)
 
@@ -242,7 +249,7 @@ def show_predictions(predictions: Predictions) -> str:
     species = summarise(predictions)
     total = sum(line.detections for line in species)
     if total == 0:
-        return "No species detected.\n"
+        return "No species detected.\n" if predictions.stats.done or predictions.stats.skipped else ""
     if total <= _LISTED:
         rows = [
             (

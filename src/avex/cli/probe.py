@@ -177,7 +177,7 @@ def fit(
         label_column=label_column,
         split=None if split == "none" else split,
         test_fraction=test_fraction,
-        folds=int(folds) if folds is not None and folds.isdigit() else folds,
+        folds=int(folds) if folds is not None and folds.isdecimal() else folds,
         class_weights="balanced" if balanced else None,
         seed=seed,
         device=device or "cpu",

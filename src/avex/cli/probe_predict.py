@@ -70,6 +70,7 @@ def command(
 
       avex probe predict frogs.safetensors dawn.wav --min-conf 0.5 --merge-consecutive
     """
+    p.check_output(output, formats, combined)
     o.import_plugins(plugin)
     if trust and model is None:
         raise ConfigError("--trust is for the JSON template that --model names. Give --model, too.")

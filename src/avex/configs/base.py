@@ -35,13 +35,14 @@ class BaseCLIConfig(BaseModel):
     file_fields: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
-    def from_sources(cls, yaml_file: str | Path, cli_args: Iterable[str] = ()) -> Self:
+    def from_sources(cls, yaml_file: str | Path, cli_args: Iterable[str] = (), **fields: Any) -> Self:
         """Read a file and change single values of it.
 
         Args:
             yaml_file: The YAML file.
             cli_args: Patches such as `experiments[0].model_spec.device=cuda`; they reach into files that this
                 one names.
+            **fields: Values of top-level fields, as they are; None leaves what the file says.
 
         Raises:
             ConfigError: A file is missing or is not YAML, a patch leads nowhere, or a value is wrong.
@@ -51,6 +52,7 @@ class BaseCLIConfig(BaseModel):
         """
         patches = [patch.removeprefix("--") for patch in cli_args]
         data = apply_patches(load_tree(yaml_file, cls.file_fields), patches)
+        data |= {name: value for name, value in fields.items() if value is not None}
         return validated(cls, data, str(yaml_file))
 
 

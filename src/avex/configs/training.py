@@ -123,12 +123,13 @@ class RunConfig(BaseCLIConfig):
     sync_batchnorm: bool = False
 
     @classmethod
-    def from_sources(cls, yaml_file: str | Path, cli_args: Iterable[str] = ()) -> Self:
+    def from_sources(cls, yaml_file: str | Path, cli_args: Iterable[str] = (), **fields: Any) -> Self:
         """Read a file and change single values of it; `training.lr` means `training_params.lr`.
 
         Args:
             yaml_file: The YAML file.
             cli_args: Patches such as `training_params.lr=1e-4`.
+            **fields: Values of top-level fields, as they are; None leaves what the file says.
 
         Raises:
             ConfigError: A file is missing or is not YAML, a patch leads nowhere, or a value is wrong.
@@ -138,7 +139,7 @@ class RunConfig(BaseCLIConfig):
             f"training_params.{patch.removeprefix('training.')}" if patch.startswith("training.") else patch
             for patch in patches
         ]
-        return super().from_sources(yaml_file, long)
+        return super().from_sources(yaml_file, long, **fields)
 
     @model_validator(mode="before")
     @classmethod

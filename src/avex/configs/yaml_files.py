@@ -64,10 +64,10 @@ def apply_patches(config: dict[str, Any], patches: Iterable[str]) -> dict[str, A
     result = copy.deepcopy(config)
     for patch in patches:
         path, equals, text = patch.partition("=")
-        if not equals or not path.strip():
+        keys = _split_path(path)
+        if not equals or not keys:
             raise ConfigError(f"Patch '{patch}' must look like key.sub=value.")
         value = _parse_scalar(text, patch)
-        keys = _split_path(path)
         target: Any = result
         for depth, key in enumerate(keys[:-1]):
             if isinstance(target, dict) and isinstance(key, str):
@@ -79,7 +79,7 @@ def apply_patches(config: dict[str, Any], patches: Iterable[str]) -> dict[str, A
 
 
 def _split_path(path: str) -> list[str | int]:
-    parts = re.findall(r"\[\d+\]|[^.\[\]]+", path)
+    parts = re.findall(r"\[\d+\]|[^.\[\]]+", path.strip())
     return [int(part[1:-1]) if part.startswith("[") else part for part in parts]
 
 
@@ -89,6 +89,8 @@ def _parse_scalar(text: str, patch: str) -> Any:
         return float(text)
     try:
         return yaml.load(text, Loader=_Loader) if text.strip() else ""
+    except UnicodeEncodeError:  # the name of a file, in bytes that are not UTF-8
+        return text
     except yaml.YAMLError as error:
         raise ConfigError(f"The value of patch '{patch}' is not valid YAML: {error}") from error
 

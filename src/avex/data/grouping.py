@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -58,11 +59,13 @@ def hold_out(
     """
     numbers = group_numbers(clips)
     _, firsts = np.unique(numbers, return_index=True)
-    strata = [classes[int(i)] if classes is not None else "" for i in firsts]
+    strata: dict[str, list[int]] = defaultdict(list)
+    for i, first in enumerate(firsts):
+        strata["" if classes is None else classes[int(first)]].append(i)
     rng = np.random.default_rng(seed)
     kept = np.zeros(len(firsts), bool)
-    for stratum in sorted(set(strata)):
-        members = rng.permutation([i for i, name in enumerate(strata) if name == stratum])
+    for _, own in sorted(strata.items()):
+        members = rng.permutation(own)
         # What comes out as 3.9999999 from a share that was written as 0.2 means 4.
         kept[members[: max(1, int(len(members) * (1 - share) + 1e-9))]] = True
     inside = kept[numbers] if len(clips) else np.zeros(0, bool)

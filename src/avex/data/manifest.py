@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from avex._core.errors import ConfigError
+from avex.audio.suffixes import AUDIO_SUFFIXES
 from avex.data.clips import Clip, check_unique, clip_id
 from avex.data.columns import (
     LABEL_COLUMNS,
@@ -23,8 +24,6 @@ from avex.data.columns import (
 )
 from avex.data.rows import Row, read_rows
 
-_AUDIO_FORMATS = "wav|flac|ogg|oga|opus|mp3|aif|aiff|aifc|au|caf|w64|rf64|m4a|aac|wma|mp4"
-AUDIO_SUFFIXES = frozenset("." + name for name in _AUDIO_FORMATS.split("|"))
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
 SPLIT_FOLDERS |= {"dev": "validation", "test": "test"}
 _PLAIN = ("split", "fold", "group")

@@ -133,8 +133,7 @@ def split_from_column(values: Sequence[str]) -> Split:
     if unknown:
         raise ConfigError(
             f"A split column holds {', '.join(map(repr, unknown[:_SHOWN]))}. Expected 'train', 'validation' "
-            "or 'test' "
-            "in every row; for numbered folds use cross-validation."
+            "or 'test' in every row; for numbered folds use cross-validation."
         )
     named = (_TRAIN, _VALIDATION, _TEST)
     split = Split(*(np.array([i for i, w in enumerate(words) if w in names], np.int64) for names in named))

@@ -62,7 +62,7 @@ def write_shards(
     for number, first in enumerate(range(0, len(clips), clips_per_shard)):
         name = f"shard-{number:06d}.tar"
         lines += _write_shard(clips[first : first + clips_per_shard], target / name, sample_rate, first)
-    text = "".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines)
+    text = "".join(json.dumps(line, default=str) + "\n" for line in lines)
     write_text(target / INDEX, text)
     return target / INDEX
 
@@ -116,7 +116,7 @@ def read_shards(folder: str | Path) -> list[Clip]:
             f"There is no '{INDEX}' in '{base}'. Write shards with `avex datasets shard`."
         ) from error
     try:
-        head, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        head, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         clips = [_clip(line, base, int(head["sample_rate"])) for line in lines]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"The index '{path}' is damaged: {error!r}. Write the shards again.") from error

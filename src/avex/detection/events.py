@@ -1,8 +1,4 @@
-"""From scores per window to events in a recording.
-
-Scores become detections by a threshold (`select`), detections that follow one another become one event
-(`merge_consecutive`), and the result of one recording travels as `RecordingDetections`.
-"""
+"""From detections in windows to events: those that follow one another become one."""
 
 from __future__ import annotations
 
@@ -11,18 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from avex._core.errors import ConfigError
-from avex.detection.records import MIX_CHANNEL, Detection, RecordingDetections
-from avex.detection.scores import select, sigmoid, softmax
-
-__all__ = [
-    "MIX_CHANNEL",
-    "Detection",
-    "RecordingDetections",
-    "merge_consecutive",
-    "select",
-    "sigmoid",
-    "softmax",
-]
+from avex.detection.records import Detection
 
 _TOUCH_S = 1e-6  # tables print times with this resolution; window edges closer than that touch
 

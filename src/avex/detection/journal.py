@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -68,13 +69,15 @@ class PredictionJournal:
             self._file: BinaryIO = self.path.open("rb")
             self._load(writable=False)
             return
+        if folder.exists() and not folder.is_dir():
+            raise StoreExistsError(f"'{folder}' is a file. Name a folder for the tables.")
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(blocking=False)
         except Timeout as error:
             raise StoreLockedError(f"Another process is writing predictions to '{folder}'.") from error
         try:
-            fresh = mode == "overwrite" or not self.path.exists() or not self.path.stat().st_size
+            fresh = mode == "overwrite" or not self._has_results()
             self._file = self.path.open("w+b" if fresh else "r+b")
             if fresh:
                 self._write(self._settings)
@@ -83,6 +86,14 @@ class PredictionJournal:
         except BaseException:
             self._lock.release()
             raise
+
+    def _has_results(self) -> bool:
+        """Whether there is a whole line behind the header; settings of a run that gave nothing bind nobody."""
+        if not self.path.exists():
+            return False
+        with self.path.open("rb") as file:
+            file.readline()
+            return file.readline().endswith(b"\n")
 
     def _load(self, writable: bool) -> None:
         try:
@@ -125,8 +136,11 @@ class PredictionJournal:
         wanted = json.loads(json.dumps(self._settings))
         differing = [key for key in {*existing, *wanted} if existing.get(key) != wanted.get(key)]
         if differing:
+            shown = reprlib.Repr()
+            shown.maxstring = 80  # a list of classes is cut after a few, but no checksum
             listing = "; ".join(
-                f"{key}: was {existing.get(key)!r}, now {wanted.get(key)!r}" for key in sorted(differing)
+                f"{key}: was {shown.repr(existing.get(key))}, now {shown.repr(wanted.get(key))}"
+                for key in sorted(differing)
             )
             raise StoreExistsError(
                 f"'{self.path.parent}' holds predictions made with other settings ({listing}). "

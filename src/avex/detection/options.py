@@ -46,6 +46,8 @@ class DetectionOptions:
             raise ConfigError("A place needs both a latitude and a longitude.")
         if self.week is not None and self.lat is None:
             raise ConfigError("A week narrows the species of a place: give --lat and --lon too.")
+        if self.sf_thresh != DetectionOptions.sf_thresh and self.lat is None:
+            raise ConfigError("sf_thresh narrows the species of a place: give --lat and --lon too.")
         if self.species_list is not None and self.lat is not None:
             raise ConfigError("Give either a place or a species list, not both.")
 

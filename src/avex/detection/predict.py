@@ -10,6 +10,7 @@ from typing import Any
 
 from avex._core.errors import ConfigError
 from avex.audio import RecordingMetadata, read_metadata
+from avex.audio.recorder import parse_zone
 from avex.configs import ModelCard, ModelSpec
 from avex.detection.detector import Detector
 from avex.detection.journal import Mode, PredictionJournal
@@ -74,7 +75,7 @@ def predict(
         Detections, counts, problems and the files written.
 
     Raises:
-        ConfigError: A model without labels, an unknown format, or options that contradict each other.
+        ConfigError: A model without labels, an unknown format or zone, or options that contradict each other.
         StoreExistsError: The folder holds results made with other settings.
 
     Example:
@@ -84,6 +85,8 @@ def predict(
     """
     options = _options(options, detection)
     _check_formats(formats)
+    if timezone is not None:
+        parse_zone(timezone)
     engine = (
         model
         if not isinstance(model, (str, Path, ModelSpec, ModelCard))
@@ -102,17 +105,18 @@ def predict(
         describe=functools.partial(_recorder_notes, timezone=timezone),
     )
     detector = Detector(engine, plan, options)
+    settings = {**detector.settings, "timezone": timezone}  # what the tables depend on
     sources = discover(inputs)
-    run = PredictionRun(engine, plan, detector, fail_fast, on_progress)
+    run = PredictionRun(engine, plan, detector, settings, fail_fast, on_progress)
     if output is None:
         return run.in_memory(sources, errors_csv)
     mode: Mode = "overwrite" if overwrite else "resume"
     folder = Path(output)
-    with PredictionJournal(folder, detector.settings, mode) as journal:
+    with PredictionJournal(folder, settings, mode) as journal:
         result = run.to_folder(
             sources, folder, journal, formats, combined, errors_csv or folder / "errors.csv"
         )
-    result._reread = lambda: _read_back(folder, detector.settings, [source.name for source in sources])
+    result._reread = lambda: _read_back(folder, settings, [source.name for source in sources])
     return result
 
 

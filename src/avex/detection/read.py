@@ -61,7 +61,7 @@ def sniff_format(path: str | os.PathLike[str]) -> Format:
     if name is None:
         raise ConfigError(
             f"'{path}' is no table that avex knows. Expected one of: {', '.join(FORMATS)}. Its first line does not "
-            "look like any of them; if you know which it is, pass fmt=..."
+            "look like any of them. Save it as UTF-8 text; if you know which it is, read it with fmt=..."
         )
     return FORMATS[name]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ class PredictionRun:
     engine: Engine
     plan: ReadPlan
     detector: Detector
+    settings: Mapping[str, Any]
     fail_fast: bool
     on_progress: Callable[[RunStats], None] | None
 
@@ -93,7 +94,7 @@ class PredictionRun:
         def write(name: str, result: RecordingDetections) -> None:
             out_dir, stem = (folder / tables[name]).parent, Path(tables[name]).name
             files.extend(
-                write_recording_tables(result, out_dir, formats, model_name, stem, run=self.detector.settings)
+                write_recording_tables(result, out_dir, formats, model_name, stem, run=self.settings)
             )
 
         def keep(recording: Recording, result: RecordingDetections) -> None:
@@ -138,7 +139,7 @@ class PredictionRun:
             folder,
             usable,
             model_name=model_name,
-            run=self.detector.settings,
+            run=self.settings,
         )
 
     def _pipeline(

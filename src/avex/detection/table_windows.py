@@ -9,8 +9,8 @@ from pathlib import Path
 
 from avex._core.errors import ConfigError
 from avex._core.registry import load_attribute
+from avex.audio.suffixes import AUDIO_SUFFIXES
 from avex.data.clips import Clip
-from avex.data.manifest import AUDIO_SUFFIXES
 from avex.data.windows import windows_from_events
 from avex.detection.read import sniff_format
 from avex.detection.records import Detection

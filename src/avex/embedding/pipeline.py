@@ -170,6 +170,7 @@ class Pipeline:
         readers: Reader threads.
         fail_fast: Raise at the first recording that fails.
         on_progress: Called with the counts after each batch.
+        stats: Counts to add to; None begins at zero.
 
     Example:
         >>> pipeline = Pipeline(engine, plan, sink, ProblemLog(None))        # doctest: +SKIP
@@ -323,9 +324,13 @@ class Pipeline:
     def _end(self, recording: Recording) -> None:
         self.stats.audio_s += recording.seconds_read - self._estimated_s
         self._estimated_s = 0.0
+        # Before the commit: a recording that is done is not looked at again, so its warning must be on the disk.
+        known = list(recording.problems)
+        for problem in known:
+            self._problems.add(problem)
         if not recording.failed:
             self._commit(recording)
-        for problem in recording.problems:
+        for problem in recording.problems[len(known) :]:
             self._problems.add(problem)
         if recording.failed:
             self.stats.failed += 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
+
+from avex._core.errors import ConfigError
+from avex.io.atomic import atomic_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,14 @@ class ProblemLog:
         again: Names of recordings that this run processes.
         output: Name of the output, which tells apart runs that share a file.
 
+    Raises:
+        ConfigError: The path is a folder, or a file that is not such a list.
+
     Example:
         >>> log = ProblemLog(None)
         >>> log.add(Problem("a.wav", "error", "empty", "'a.wav' is empty."))
-        >>> log.by_cause
-        Counter({'empty': 1})
+        >>> [problem.cause for problem in log.errors]
+        ['empty']
     """
 
     def __init__(self, path: str | Path | None, again: Iterable[str] = (), output: str = "") -> None:
@@ -56,6 +60,7 @@ class ProblemLog:
         self.problems: list[Problem] = []
         self._output = output
         if self.path is not None and self.path.exists():
+            self._check()
             # As they are written: names that are not UTF-8 are escaped.
             self._forget({name.encode("utf-8", "backslashreplace").decode() for name in again})
 
@@ -64,26 +69,34 @@ class ProblemLog:
         self.problems.append(problem)
         if self.path is None:
             return
-        new = not self.path.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.DictWriter(file, COLUMNS)
-            if new:
+            if not file.tell():
                 writer.writeheader()
             writer.writerow({"output": self._output, **asdict(problem)})
-
-    @property
-    def by_cause(self) -> Counter[str]:
-        """How many recordings had each cause."""
-        return Counter(problem.cause for problem in self.problems)
 
     @property
     def errors(self) -> list[Problem]:
         """Problems of recordings that gave nothing."""
         return [problem for problem in self.problems if problem.severity == "error"]
 
+    def _check(self) -> None:
+        """Refuse what is not ours before a run of hours, and before anything is written into it."""
+        assert self.path is not None
+        header = "a folder"
+        if self.path.is_file():
+            with self.path.open(encoding="utf-8-sig", errors="backslashreplace") as file:
+                header = file.readline(1000).strip() or ",".join(COLUMNS)
+        if not set(COLUMNS) <= set(header.split(",")):
+            raise ConfigError(
+                f"'{self.path}' is where problems would be listed, but it is not such a list of avex "
+                f"({','.join(COLUMNS)}). It was left as it is; choose another file with --errors (errors_csv)."
+            )
+
     def _forget(self, names: set[str]) -> None:
         assert self.path is not None
-        with self.path.open(newline="", encoding="utf-8", errors="backslashreplace") as file:
+        with self.path.open(newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
             rows = list(csv.DictReader(file))
         kept = [row for row in rows if row.get("recording") not in names or row.get("output") != self._output]
         if len(kept) == len(rows):
@@ -91,9 +104,7 @@ class ProblemLog:
         if not kept:
             self.path.unlink()
             return
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(self.path, "w") as file:
             writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)
-        os.replace(temporary, self.path)

@@ -6,26 +6,18 @@ import glob
 import math
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from avex._core.errors import AudioError, ConfigError
+from avex.audio.suffixes import AUDIO_SUFFIXES
+from avex.data.columns import RECORDING_COLUMNS, cell_path, cell_stretch, find_column
+from avex.data.rows import Row, read_rows
 
-_AUDIO_FORMATS = "wav|wave|flac|ogg|oga|opus|mp3|aif|aiff|aifc|w64|rf64|caf|au|snd|m4a|mp4|aac|wma"
-AUDIO_SUFFIXES = frozenset("." + name for name in _AUDIO_FORMATS.split("|"))
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".jsonl"})
-_PATH_COLUMNS = (
-    "path",
-    "recording",
-    "file",
-    "filename",
-    "file_name",
-    "audiofilename",
-    "filepath",
-    "file_path",
-)
+# A table may have several of them: the full path comes first.
+_PATH_COLUMNS = ("path", *RECORDING_COLUMNS, "audiofilename")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +39,8 @@ class Source:
         """Its name in tables: the path, and `#t=start,end` (W3C media fragment) for a part of a recording."""
         if self.start_s == 0 and self.end_s is None:
             return self.path
-        end = "" if self.end_s is None else f",{self.end_s!r}"
-        return f"{self.path}#t={self.start_s!r}{end}".replace(".0,", ",").removesuffix(".0")
+        times = [self.start_s] if self.end_s is None else [self.start_s, self.end_s]
+        return f"{self.path}#t={','.join(repr(time).removesuffix('.0') for time in times)}"
 
 
 def file_state(path: str) -> tuple[int, int]:
@@ -63,6 +55,8 @@ def file_state(path: str) -> tuple[int, int]:
         raise AudioError(f"'{path}' does not exist.", cause="missing") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise AudioError(f"'{path}' cannot be accessed: {error}.", cause="permission") from error
+    if stat.S_ISDIR(status.st_mode) and not os.access(path, os.R_OK | os.X_OK):
+        raise AudioError(f"Folder '{path}' may not be searched (permission denied).", cause="permission")
     if not stat.S_ISREG(status.st_mode):
         raise AudioError(f"'{path}' is not a file.", cause="not_a_file")
     return status.st_size, status.st_mtime_ns
@@ -180,67 +174,15 @@ def read_manifest(path: str | Path) -> list[Source]:
     Raises:
         ConfigError: The file cannot be read, has no path column, is empty, or holds an impossible time.
     """
-    rows = _read_rows(str(path))
-    if not rows:
-        raise ConfigError(f"Manifest '{path}' has no rows.")
-    column = next((name for name in _PATH_COLUMNS if name in rows[0]), None)
-    if column is None:
-        raise ConfigError(
-            f"Manifest '{path}' has no column 'path'. Its columns are: {', '.join(map(str, rows[0]))}."
-        )
-    folder = Path(path).parent
-    return [_row_source(row, column, folder, f"'{path}', row {i}") for i, row in enumerate(rows, start=1)]
+    rows = read_rows(Path(path))
+    columns = dict.fromkeys(name for row in rows for name in row.values)
+    column = find_column(columns, _PATH_COLUMNS, f"Manifest '{path}'", "recordings")
+    return [_row_source(row, column, Path(path).parent) for row in rows]
 
 
-def _row_source(row: dict[str, Any], column: str, folder: Path, where: str) -> Source:
-    value = row[column]
-    if value is None or not str(value).strip():
-        raise ConfigError(f"Manifest {where}: the column '{column}' is empty.")
-    beside = folder / str(value)
-    path = (
-        str(beside)
-        if not os.path.isabs(str(value)) and (beside.exists() or not os.path.exists(value))
-        else str(value)
-    )
-    start = _seconds(row.get("start_s"), "start_s", where) or 0.0
-    end = _seconds(row.get("end_s"), "end_s", where)
-    if start < 0 or (end is not None and end <= start):
-        raise ConfigError(f"Manifest {where}: the times {start} to {end} s are not a part of a recording.")
-    return Source(path, start, end)
-
-
-def _seconds(value: Any, name: str, where: str) -> float | None:
-    if value is None or value == "" or value != value:  # NaN: an empty cell of a numeric column
-        return None
-    try:
-        seconds = float(value)
-        if not math.isfinite(seconds):
-            raise ValueError("not finite")
-        return seconds
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"Manifest {where}: {name} = {value!r} is not a number of seconds.") from error
-
-
-def _read_rows(path: str) -> Sequence[dict[str, Any]]:
-    import pyarrow as pa
-
-    suffix = _suffix(path)
-    try:
-        if suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            return pq.read_table(path).to_pylist()
-        if suffix == ".jsonl":
-            from pyarrow import json as pa_json
-
-            return pa_json.read_json(path).to_pylist()
-        from pyarrow import csv as pa_csv
-
-        # Names stay text: a recording called 20240501.wav or 007 must not become a number.
-        text_columns = pa_csv.ConvertOptions(
-            column_types=dict.fromkeys(_PATH_COLUMNS, pa.string()), strings_can_be_null=True
-        )
-        parse = pa_csv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True)
-        return pa_csv.read_csv(path, parse_options=parse, convert_options=text_columns).to_pylist()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
-        raise ConfigError(f"Manifest '{path}' cannot be read: {error}") from error
+def _row_source(row: Row, column: str, folder: Path) -> Source:
+    name = cell_path(row, column)
+    beside = folder / name
+    path = str(beside) if beside.exists() or not os.path.exists(name) else name
+    start, end = cell_stretch(row, ("start_s", "end_s"))
+    return Source(path, start, None if math.isinf(end) else end)

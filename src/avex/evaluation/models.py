@@ -14,6 +14,7 @@ from avex.configs.evaluation import ExperimentConfig
 from avex.io import sha256_of
 from avex.models.base_model import ModelBase
 from avex.models.template.cards import TEMPLATE_MODEL, read_template
+from avex.models.utils.factory import pick_device
 from avex.models.utils.load import LoadRequest, load_card
 from avex.models.utils.registry import resolve
 
@@ -89,7 +90,7 @@ class ModelSource:
         Raises:
             ConfigError: The model cannot be evaluated, or the device is not there.
         """
-        _check_device(self.device)
+        pick_device(self.device)  # before weights are fetched
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             request = LoadRequest(
@@ -102,14 +103,3 @@ class ModelSource:
                 "avex.models.base_model.ModelBase."
             )
         return model.eval()
-
-
-def _check_device(name: str) -> None:
-    """What was asked for is what is used: no other device in its place."""
-    kind = torch.device(name).type
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(kind, True):
-        raise ConfigError(
-            f"Device '{name}' is not available: torch {torch.__version__} sees none. Set device: cpu, or install a "
-            f"torch with {kind} support."
-        )

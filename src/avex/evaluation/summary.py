@@ -134,12 +134,12 @@ def _only(path: Path) -> FileLock:
 def _read(path: Path) -> list[Row]:
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
     lines = path.with_suffix(".jsonl")
-    write_text(lines, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(lines, "".join(json.dumps(row) + "\n" for row in rows))
     write_text(path, csv_text(rows))
     return [path, lines]
 

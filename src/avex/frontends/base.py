@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from avex._core.errors import ConfigError
 from avex.nn.autocast import autocast_disabled
 
 
@@ -127,7 +128,8 @@ def check_waveform(waveform: Tensor, min_samples: int = 1) -> None:
     """Check shape, type and length of a batch of waveforms.
 
     Raises:
-        ValueError: Not (B, S), or S < `min_samples`.
+        ValueError: Not (B, S).
+        ConfigError: (a `ValueError`) S < `min_samples`: the window is too short for this network.
         TypeError: No tensor, or not floating point.
     """
     check_tensor(waveform)
@@ -142,7 +144,7 @@ def check_waveform(waveform: Tensor, min_samples: int = 1) -> None:
             "Convert integer samples first, for int16 with waveform.float() / 32768."
         )
     if waveform.shape[-1] < min_samples:
-        raise ValueError(
+        raise ConfigError(
             f"A clip of {waveform.shape[-1]} samples is too short: this front end needs at least {min_samples}. "
             "Pad the clip, or drop it."
         )

@@ -82,11 +82,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         if target.exists():
             temporary.chmod(target.stat().st_mode & 0o7777)
-        _flush_to_disk(temporary)
-        temporary.replace(target)
+        publish(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def publish(temporary: Path, target: Path) -> None:
+    """Rename a finished file over `target`, on the same disk; when this returns it survives a power cut.
+
+    Raises:
+        OSError: As the system reports it.
+    """
+    _flush_to_disk(temporary)
+    temporary.replace(target)
     _flush_folder(target.parent)
 
 

@@ -12,7 +12,6 @@ matrix product.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avex._core.errors import ConfigError
+from avex._core.processors import available_cpus
 from avex.metrics.counting import Ints, KeyHistogram, Keys
 from avex.metrics.vectors import check_pair, label_array, unit_vectors
 
@@ -101,7 +101,7 @@ def retrieval_scores(
     if max_queries is not None and max_queries < len(order):
         order = np.sort(np.random.default_rng(seed).permutation(order)[:max_queries])
     found = _Found.empty(len(order), min(search.ks[-1], search.items))
-    workers = threads or _processors()
+    workers = threads or available_cpus()
     similar = np.empty((min(_rows_of(len(search.database)), len(order)), len(search.database)), np.float32)
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(order), len(similar)):
@@ -260,12 +260,6 @@ def _nearest(search: _Search, query: int, histogram: KeyHistogram, wanted: int) 
     pieces = [candidates[i : i + _PIECE] for i in range(0, len(candidates), _PIECE)]
     exact = np.concatenate([search.database[piece].astype(np.float64) @ exact_query for piece in pieces])
     return candidates[np.argsort(-np.rint(exact * GRID), kind="stable")[:wanted]]
-
-
-def _processors() -> int:
-    """Processors that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _rows_of(items: int) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avex._core.errors import ConfigError
+from avex.metrics.beans import mean_of_known
 from avex.metrics.bootstrap import bootstrap_counts, percentile_interval
 from avex.metrics.ranking import average_precision, roc_auc
 
@@ -131,8 +132,7 @@ def _check(truth: npt.NDArray[Any], table: Floats) -> None:
     if table.ndim != 2 or not len(table) or truth.shape not in (table.shape[:1], table.shape):
         raise ConfigError(
             f"targets {truth.shape} and probabilities {table.shape} do not fit. Expected (N,) class indices "
-            "or "
-            "(N, C) 0/1, and (N, C) probabilities, N at least 1."
+            "or (N, C) 0/1, and (N, C) probabilities, N at least 1."
         )
     if not np.isfinite(table).all():
         raise ConfigError("Probabilities hold NaN or infinite values. Check the model and its input.")
@@ -193,7 +193,7 @@ def _left_out(
 
 def _mean_recall(w: Floats, positive: npt.NDArray[np.bool_], guess: npt.NDArray[np.bool_]) -> Floats:
     hits, support = w @ (positive & guess).astype(w.dtype), w @ positive.astype(w.dtype)
-    return _nan_mean(np.divide(hits, support, out=np.full_like(hits, np.nan), where=support > 0))
+    return mean_of_known(np.divide(hits, support, out=np.full_like(hits, np.nan), where=support > 0))
 
 
 def _f1(w: Floats, positive: npt.NDArray[np.bool_], guess: npt.NDArray[np.bool_], *, macro: bool) -> Floats:
@@ -201,7 +201,7 @@ def _f1(w: Floats, positive: npt.NDArray[np.bool_], guess: npt.NDArray[np.bool_]
     total = w @ positive.astype(w.dtype) + w @ guess.astype(w.dtype)
     if not macro:
         hits, total = hits.sum(1, keepdims=True), total.sum(1, keepdims=True)
-    return _nan_mean(np.divide(hits, total, out=np.full_like(hits, np.nan), where=total > 0))
+    return mean_of_known(np.divide(hits, total, out=np.full_like(hits, np.nan), where=total > 0))
 
 
 def _over_classes(
@@ -212,14 +212,6 @@ def _over_classes(
     for start in range(0, len(w), rows):
         part = w[start : start + rows]
         chunks.append(
-            _nan_mean(np.stack([metric(p, s, part) for p, s in zip(positive.T, table.T, strict=True)], 1))
+            mean_of_known(np.stack([metric(p, s, part) for p, s in zip(positive.T, table.T, strict=True)], 1))
         )
     return np.concatenate(chunks)
-
-
-def _nan_mean(values: Floats) -> Floats:
-    """Mean over columns without NaN; NaN where all of them are (np.nanmean would warn)."""
-    known = np.isfinite(values)
-    count = known.sum(1)
-    total = np.where(known, values, 0).sum(1)
-    return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)

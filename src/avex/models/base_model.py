@@ -32,7 +32,8 @@ class ModelBase(LayerAccess):
         return_features_only: `forward` returns unpooled features instead of logits.
 
     Attributes:
-        label_mapping: Labels of the classifier, or None.
+        label_mapping: Labels of the classifier; there is no such attribute where there are none, so that
+            `hasattr` asks for them.
         layout: Meaning of the axes of the features.
         padding_rule: What a padding mask does. `masked`: a padded clip gives the embedding that it gives alone.
             `leaks`: the mask is used, but padding still changes the embedding. `none`: the mask is ignored and
@@ -57,6 +58,7 @@ class ModelBase(LayerAccess):
     # Layout of tapped token layers, where the model's own output is something else.
     token_layout: TokenLayout | None = None
     padding_rule: PaddingRule = "none"
+    label_mapping: LabelMap  # only where there are labels
     precision: str = "fp32"
     low_precision_ok: bool = True
     # What autocast computes in; None for float32.
@@ -76,7 +78,6 @@ class ModelBase(LayerAccess):
         self._requested_device = torch.device(device)
         self.audio_config = AudioConfig(**audio_config) if isinstance(audio_config, Mapping) else audio_config
         self.return_features_only = return_features_only
-        self.label_mapping: LabelMap | None = None
         self._spectrogram: Any = None
 
     # -- facts -------------------------------------------------------------------------------------------

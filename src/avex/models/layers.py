@@ -181,7 +181,7 @@ def _select_one(target: str | int, layers: list[str], modules: Collection[str]) 
             return [target]
         if target in ("last_layer", "backbone"):
             target = -1
-        elif target.startswith("layer_") and target[6:].isdigit():
+        elif target.startswith("layer_") and target[6:].isdecimal():
             target = int(target[6:])
         else:
             listed = (
@@ -191,5 +191,6 @@ def _select_one(target: str | int, layers: list[str], modules: Collection[str]) 
                 f"Unknown layer '{target}'.{did_you_mean(target, [*layers, *modules])} Choose last_layer{listed}."
             )
     if not -len(layers) <= target < len(layers):
-        raise LayerError(f"Layer {target} does not exist: the model has {len(layers)} layers.")
+        advice = f"Choose 0 … {len(layers) - 1}." if layers else "Name a module instead."
+        raise LayerError(f"Layer {target} does not exist: the model has {len(layers)} layers. {advice}")
     return [layers[target]]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from avex.nn.autocast import autocast_disabled, compute_dtype
 from avex.nn.plain_path import is_followed, is_hooked
+from avex.nn.witness import Witness
 
 _PLAIN_TENSORS = (Tensor, nn.Parameter)
 
@@ -33,6 +34,15 @@ class Folded(NamedTuple):
     bias: Tensor
 
 
+class _Cache(NamedTuple):
+    """A folded copy, and what it was made of."""
+
+    key: tuple[Any, ...]
+    tensors: tuple[Tensor | None, ...]
+    witness: Witness
+    folded: Folded
+
+
 class FoldableConv2d(nn.Conv2d):
     """`nn.Conv2d` that can take up the batch norm that follows it.
 
@@ -40,7 +50,8 @@ class FoldableConv2d(nn.Conv2d):
     spectrograms that way, without two copies of them.
 
     Changes of parameters through `load_state_dict`, optimisers, `torch.no_grad()` code, `.to()` and assignment
-    are noticed. A write through `parameter.data` is noticed only from the next `train()` on.
+    are noticed, and of whole parameters through `.data` as well (see `avex.nn.witness`). A write of single values
+    through `.data` is noticed from the next `train()` on.
 
     Attributes:
         keeps_float32: The folded copy is made and kept in the low precision; from rounded weights it would be
@@ -51,7 +62,7 @@ class FoldableConv2d(nn.Conv2d):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._cache: tuple[tuple[Any, ...], tuple[Tensor | None, ...], Folded] | None = None
+        self._cache: _Cache | None = None
 
     def reset_parameters(self) -> None:
         """Draw new kernels for the activations that follow, as He et al. (2015) do, by the size of the output."""
@@ -90,9 +101,16 @@ class FoldableConv2d(nn.Conv2d):
         versions = [0 if t is None else (t._version, t.data_ptr()) for t in tensors]
         key = (compute_dtype(x.device, self.weight.dtype), merge, norm.eps, versions)
         cache = self._cache  # another thread may change it meanwhile
-        if cache is None or key != cache[0] or any(map(is_not, tensors, cache[1])):
-            cache = self._cache = (key, tensors, self._fold(norm, key[0], merge))
-        return cache[2]
+        # Fused optimisers change parameters without counting.
+        trained = [t for t in (tensors[0], tensors[2]) if t is not None]
+        if (
+            cache is None
+            or key != cache.key
+            or any(map(is_not, tensors, cache.tensors))
+            or not cache.witness.agrees(*trained)
+        ):
+            cache = self._cache = _Cache(key, tensors, Witness(*trained), self._fold(norm, key[0], merge))
+        return cache.folded
 
     def _fold(self, norm: nn.BatchNorm2d, dtype: torch.dtype, merge: bool) -> Folded:
         # Inside inference_mode the copy would be an inference tensor, of no use outside it.

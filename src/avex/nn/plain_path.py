@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 
 def is_hooked(module: nn.Module) -> bool:
@@ -32,7 +33,9 @@ def is_followed(tensors: tuple[Tensor | None, ...]) -> bool:
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()  # no public name for it
+        # No public names for these two: `torch.func`, and a level of forward-mode differentiation.
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
     )
 
 

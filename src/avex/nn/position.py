@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,11 @@ from torch.nn import functional
 from avex.nn.autocast import compute_dtype
 from avex.nn.plain_path import is_followed, is_intercepted
 from avex.nn.spectral_convolution import convolve, kernel_spectrum
+from avex.nn.witness import Witness
 
 # Shorter kernels are convolved directly.
 _FEWEST_TAPS = 32
+_PLAIN_TENSORS = (Tensor, nn.Parameter)
 
 # What checkpoints call `weight_g` and `weight_v`, by the version of PyTorch's weight norm that wrote them.
 WEIGHT_NORM_NAMES = {
@@ -23,12 +25,20 @@ WEIGHT_NORM_NAMES = {
 }
 
 
+class _Kept(NamedTuple):
+    """What was computed from the parameters, in which form, and what shows whether it still holds."""
+
+    form: tuple[str, torch.dtype]
+    value: Tensor
+    witness: Witness
+
+
 class ConvPositionEmbedding(nn.Module):
     """Relative positions as wav2vec 2.0, HuBERT and BEATs encode them.
 
     The kernel is weight-normed: each tap is a direction (`weight_v`) times a length (`weight_g`). Both are
-    parameters, so that training moves them as it did in the original; the product is kept while they do not
-    change and no gradient is wanted.
+    parameters, so that training moves them as it did in the original; on a CPU the product is kept while they do
+    not change (see `avex.nn.witness`) and no gradient is wanted.
 
     Args:
         dim: Length of a token.
@@ -51,7 +61,7 @@ class ConvPositionEmbedding(nn.Module):
         self.weight_g = nn.Parameter(torch.empty(1, 1, kernel_size))
         self.weight_v = nn.Parameter(torch.empty(dim, dim // groups, kernel_size))
         self.bias = nn.Parameter(torch.empty(dim))
-        self._kept: tuple[tuple[Any, ...], Tensor] | None = None
+        self._kept: _Kept | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -96,36 +106,41 @@ class ConvPositionEmbedding(nn.Module):
     def _by_spectrum(self, x: Tensor) -> bool:
         """Whether to convolve by Fourier transforms."""
         taps = self.weight_v.shape[2]
-        if taps < _FEWEST_TAPS or x.shape[1] < taps // 2:
+        if taps < _FEWEST_TAPS or x.shape[1] < taps // 2 or x.device.type != "cpu":
             return False
-        parameters = (self.weight_g, self.weight_v, self.bias)
-        if x.device.type != "cpu" or torch.float64 in (x.dtype, self.weight_v.dtype):
+        if torch.float64 in (x.dtype, self.weight_v.dtype) or is_followed((x, self.bias)) or is_intercepted():
             return False
-        if any(p.is_inference() for p in parameters):  # they do not count their changes
+        return self._may_keep()
+
+    def _may_keep(self) -> bool:
+        """Whether what is made from the parameters holds until they change, and a change would be seen.
+
+        Elsewhere than on a CPU the kernel is made in no time, and to look for changes would take longer.
+        """
+        parameters = (self.weight_g, self.weight_v)
+        if is_followed(parameters):
             return False
-        return not is_followed((x, *parameters)) and not is_intercepted()
+        return all(
+            p.device.type == "cpu" and type(p) in _PLAIN_TENSORS and not p.is_inference() for p in parameters
+        )
 
     def _kernel(self) -> Tensor:
         """The kernel, (C, C / groups, 1, taps), channels-last."""
         g, v = self.weight_g, self.weight_v
-        wants_gradient = torch.is_grad_enabled() and (g.requires_grad or v.requires_grad)
-        if wants_gradient or torch.compiler.is_compiling() or g.is_inference() or v.is_inference():
-            return _compose(g, v)
         # Under autocast it would be converted in every call.
-        return self._keep("kernel", compute_dtype(v.device, v.dtype))
+        return self._keep("kernel", compute_dtype(v.device, v.dtype)) if self._may_keep() else _compose(g, v)
 
     def _keep(self, kind: Literal["kernel", "spectrum"], dtype: torch.dtype) -> Tensor:
         """The kernel or its spectrum, made anew if a parameter is not what it was."""
         g, v = self.weight_g, self.weight_v
-        # Whatever changes a parameter counts up its version, but for changes in place through `.data`.
-        state = (kind, dtype, g.data_ptr(), g._version, v.data_ptr(), v._version)
         kept = self._kept  # another thread may change it meanwhile
-        if kept is None or kept[0] != state:
+        if kept is None or kept.form != (kind, dtype) or not kept.witness.agrees(g, v):
             with torch.inference_mode(False), torch.no_grad():
+                witness = Witness(g, v)  # before they are read: another thread may change them
                 kernel = _compose(g.detach(), v.detach()).to(dtype)
                 made = kernel if kind == "kernel" else kernel_spectrum(kernel.squeeze(2), self.groups)
-            kept = self._kept = (state, made)
-        return kept[1]
+                kept = self._kept = _Kept((kind, dtype), made, witness)
+        return kept.value
 
     def train(self, mode: bool = True) -> ConvPositionEmbedding:
         """Set training mode and forget the kept kernel."""

@@ -111,7 +111,7 @@ class DropPath(nn.Module):
             return x
         keep = 1.0 - self.rate
         drawn = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
-        return x * drawn / keep
+        return x * drawn / keep if keep > 0 else x * drawn
 
     def extra_repr(self) -> str:
         """The rate, for `print(model)`."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from avex._core.errors import ConfigError, did_you_mean
+from avex._core.errors import ConfigError
+from avex.configs.settings import Positive, Size, check_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,10 +43,10 @@ class VitConfig:
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     length_unit: ClassVar[int] = 1
 
-    embed_dim: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    mlp_ratio: float = 4.0
+    embed_dim: Size = 768
+    depth: Size = 12
+    num_heads: Size = 12
+    mlp_ratio: Positive = 4.0
 
     def __post_init__(self) -> None:
         if self.depth < 1:
@@ -95,7 +96,7 @@ def join_config(
         given: Fields that the caller or the card settles; they win.
 
     Raises:
-        ConfigError: `given` has an unknown field, or the dataclass refuses a value.
+        ConfigError: `given` has an unknown field or a value of another type, or the dataclass refuses a value.
 
     Example:
         >>> from dataclasses import dataclass
@@ -103,13 +104,8 @@ def join_config(
         >>> join_config(Sizes(), "Tiny", {"depth": 3}, {}).depth
         3
     """
-    known = {field.name for field in fields(default)}  # type: ignore[arg-type]
-    if unknown := given.keys() - known:
-        name = min(unknown)
-        raise ConfigError(
-            f"{family} has no setting '{name}'.{did_you_mean(name, known)} Known: {', '.join(sorted(known))}."
-        )
-    return replace(default, **{**stated, **given})  # type: ignore[type-var]
+    checked = check_settings(type(default), family, given)
+    return replace(default, **{**stated, **checked})  # type: ignore[type-var]
 
 
 def find_published(family: str, model_id: str, sizes: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -128,7 +124,7 @@ def find_published(family: str, model_id: str, sizes: Mapping[str, Mapping[str, 
         {'depth': 24}
     """
     for part, values in sizes.items():
-        if part in model_id.lower():
+        if part in str(model_id).lower():  # YAML may have read a number
             return values
     raise ConfigError(
         f"Unknown {family} model '{model_id}': its name holds none of {', '.join(map(repr, sizes))}. Leave "
@@ -148,7 +144,7 @@ def count_items(names: Iterable[str], prefix: str) -> int:
         3
     """
     numbers = (name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix))
-    return max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
+    return max((int(number) + 1 for number in numbers if number.isdecimal()), default=0)
 
 
 def read_sizes(state: Mapping[str, Tensor], blocks: str = "backbone.blocks.") -> dict[str, Any]:

@@ -59,7 +59,7 @@ def forward(subject: Subject) -> Iterator[str]:
         return
     if not output.isfinite().all():
         yield "forward returns values that are not finite"
-    labels = model.label_mapping
+    labels = getattr(model, "label_mapping", None)
     if labels is not None and labels.num_classes != output.shape[-1]:
         yield f"there are {labels.num_classes} labels, but {output.shape[-1]} logits"
     if model.return_features_only:

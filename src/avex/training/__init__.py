@@ -1,1 +1,1 @@
-"""Training: probes on embeddings."""
+"""Training: runs from a YAML file, their objectives and sweeps, and probes on embeddings."""

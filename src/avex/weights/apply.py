@@ -42,7 +42,8 @@ def apply_state(
         head_prefixes: How the names of the classifier begin.
         reset_head: The module has a new classifier: keep it, leave out the checkpoint's.
         drop_head: The module has no classifier: leave out the checkpoint's.
-        optional: Names, or patterns with `*`, that the checkpoint may lack.
+        optional: Names, or patterns with `*`, that the checkpoint may lack: of those that fit one pattern, all or
+            none.
         ignored: Names that were left out before this call, for the report.
         source: Where the checkpoint came from, for messages and the report.
         layout: Name of the checkpoint's layout, for the report.
@@ -115,6 +116,7 @@ class _Plan:
         served = {id(self.targets[name]) for name in self.loaded}
         absent = [name for name in wanted if name not in state]
         self.shared = [name for name in absent if id(self.targets[name]) in served]
+        optional = tuple(p for p in optional if not any(fnmatchcase(name, p) for name in self.loaded))
         self.missing = [name for name in absent if name not in self.shared and self._may_lack(name, optional)]
         lacking = [name for name in absent if name not in self.shared and name not in self.missing]
         unexpected = [key for key in state if key not in self.targets or key in exempt]

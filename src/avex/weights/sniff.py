@@ -131,6 +131,12 @@ def sniff_container(path: Path) -> Container:
     if head.startswith(b"PK\x03\x04"):
         _check_torch_zip(path, size)
         return "zip"
+    if start.startswith(b"{"):
+        raise WeightsError(
+            f"Checkpoint '{path}' is a JSON document: settings, an error message, or the index of weights in "
+            "several files. Pass the weights file itself; join several into one first (load_file and save_file "
+            "of safetensors.torch)."
+        )
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
         return "legacy" if _LEGACY_MAGIC in head[:32] else "pickle"
     raise WeightsError(

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from avex._core.errors import ConfigError
 from avex.audio import info, read
+from avex.audio.suffixes import AUDIO_SUFFIXES
 from avex.configs.augmentation import NoiseAugment
 from avex.data.augmentation.draws import clip_generator, uniform
-from avex.data.manifest import AUDIO_SUFFIXES
 
 
 @dataclass(frozen=True, eq=False)

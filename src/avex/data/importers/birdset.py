@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from avex._core.errors import ConfigError, did_you_mean
+from avex.audio.suffixes import AUDIO_SUFFIXES
 from avex.configs.data import DatasetConfig
 from avex.data.clips import Clip, clip_id
 from avex.data.columns import cell_labels, cell_path, cell_stretch, find_column
-from avex.data.manifest import AUDIO_SUFFIXES, merge_rows
+from avex.data.manifest import merge_rows
 from avex.data.rows import Row, read_rows
 
 REGIONS = ("HSN", "NBP", "NES", "PER", "POW", "SNE", "SSW", "UHH", "XCM", "XCL")

@@ -191,7 +191,7 @@ def _check_single_file(lines: Iterable[rows.Row], path: str) -> None:
         raise ConfigError(
             f"Table '{path}' covers {len(files)} files ('{first}', '{second}', ...) but has no column "
             "'File Offset (s)', so Begin Time may count from the first file or from each. Export it from Raven "
-            "with the measurement File Offset, or pass times_in_file=True if each file starts at 0."
+            "with the measurement File Offset, or read it with times_in_file=True if each file starts at 0."
         )
 
 

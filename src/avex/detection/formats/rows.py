@@ -139,7 +139,7 @@ def open_text(path: TablePath, encoding: str = "utf-8") -> Iterator[TextIO]:
         except UnicodeDecodeError as error:
             raise ConfigError(
                 f"Table '{path}' is not {encoding} text ({error.reason}). "
-                "If a Windows program wrote it, pass encoding='cp1252'."
+                "Save it as UTF-8, or read it with encoding='cp1252' if a Windows program wrote it."
             ) from error
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from avex.embedding.stores.durable import publish
 from avex.embedding.stores.folder import PartialFolder, Session
 from avex.embedding.stores.footer import Footer
 from avex.embedding.stores.parts import Segment, live_entries, scan_segments, write_part
 from avex.embedding.stores.rows import rechunk
+from avex.io.atomic import publish
 
 GROUP_ROWS = 4096
 

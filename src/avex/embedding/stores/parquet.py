@@ -14,8 +14,8 @@ import pyarrow as pa
 from avex._core.errors import StoreError
 from avex.embedding.stores import rows
 from avex.embedding.stores.base import EmbeddingBatch, RecordingKey, StoreHeader
-from avex.embedding.stores.durable import full_disk, is_full
 from avex.embedding.stores.folder import PartialFolder, read_finished
+from avex.embedding.stores.full_disk import full_disk, is_full
 from avex.embedding.stores.lock import WriterLock
 from avex.embedding.stores.merge import merge
 from avex.embedding.stores.opening import begin, read_snapshot, resolve_target, resume

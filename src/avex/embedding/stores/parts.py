@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avex._core.errors import StoreError
-from avex.embedding.stores.durable import publish
 from avex.embedding.stores.footer import Entry, Footer, encode_footer, read_footer
+from avex.io.atomic import publish
 
 Ranges = list[tuple[int, int]]
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 from avex._core.errors import StoreError, StoreFullError
 from avex.embedding.stores import rows
 from avex.embedding.stores.base import RecordingKey, StoreHeader
-from avex.embedding.stores.durable import free_space, is_full, readable_size
 from avex.embedding.stores.export import INDEX_COLUMNS, write_npy
+from avex.embedding.stores.full_disk import free_space, is_full, readable_size
 
 if TYPE_CHECKING:
     import pandas as pd

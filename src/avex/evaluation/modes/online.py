@@ -19,7 +19,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from avex._core.errors import ConfigError
-from avex._core.optional import require
 from avex.configs.training import TrainingParams
 from avex.data.dataset import ClipDataset, collate
 from avex.evaluation.encoder import model_window
@@ -35,6 +34,7 @@ from avex.training.probes.fitting import primary_score
 from avex.training.probes.loop import TrainingError, make_loss
 from avex.training.probes.result import probabilities
 from avex.training.probes.targets import Targets
+from avex.training.schedule import optimizer_class
 
 _FINAL_SHARE = 0.01
 
@@ -67,16 +67,6 @@ def _validated(context: Context, round_: Round) -> tuple[Indices, Indices]:
     names = tuple(clip.id for clip in task.clips)
     examples = Examples(np.zeros((len(names), 1), np.float32), task.targets(), names, task.groups)
     return hold_out(examples, round_.train, VALIDATION_FRACTION, context.seed)
-
-
-@dataclass(frozen=True)
-class _Epoch:
-    """What an epoch gave."""
-
-    epoch: int
-    train_loss: float
-    validation_score: float
-    learning_rate: float
 
 
 class _Trainer:
@@ -117,7 +107,14 @@ class _Trainer:
                 loss = self._epoch(number, stage, optimiser, schedule)
                 score = self._score() if len(self._validation) else math.nan
                 rate = float(schedule.get_last_lr()[0])
-                history.append(vars(_Epoch(number + 1, loss, score, rate)).copy())
+                history.append(
+                    {
+                        "epoch": number + 1,
+                        "train_loss": loss,
+                        "validation_score": score,
+                        "learning_rate": rate,
+                    }
+                )
                 if score > best:
                     best, best_state = score, copy.deepcopy(self._probe.state_dict())
         if len(self._validation):
@@ -201,7 +198,8 @@ def _stages(params: TrainingParams, frozen: bool) -> list[_Stage]:
     head_only = 0 if frozen else min(params.freeze_backbone_epochs, params.train_epochs)
     stages = [_Stage(0, head_only, params.lr, False)] if head_only else []
     if head_only < params.train_epochs:
-        rate = (params.second_stage_lr or params.lr) if head_only else params.lr
+        second = params.lr if params.second_stage_lr is None else params.second_stage_lr
+        rate = second if head_only else params.lr
         warmup = params.second_stage_warmup_steps if head_only else None
         stages.append(_Stage(head_only, params.train_epochs, rate, not frozen, warmup))
     return stages
@@ -237,11 +235,8 @@ def _optimiser(probe: Probe, stage: _Stage, params: TrainingParams) -> torch.opt
     options: dict[str, Any] = {"lr": stage.rate, "weight_decay": params.weight_decay}
     if params.adam_betas is not None:
         options["betas"] = params.adam_betas
-    if params.optimizer == "adamw8bit":
-        bitsandbytes = require("bitsandbytes", "train", "optimizer='adamw8bit'")
-        optimiser: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(trained, **options)
-        return optimiser
-    return (torch.optim.AdamW if params.optimizer == "adamw" else torch.optim.Adam)(trained, **options)
+    optimiser: torch.optim.Optimizer = optimizer_class(params.optimizer)(trained, **options)
+    return optimiser
 
 
 def _dataset(context: Context, model: ModelBase) -> ClipDataset:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from avex._core.errors import ConfigError
+from avex.configs.settings import Share, Size
 from avex.nn.vit_config import VitConfig
 
 MEL_BANDS = 64
@@ -44,13 +45,12 @@ class AtstFrameConfig(VitConfig):
     family: ClassVar[str] = "ATST-Frame"
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = SIZES
 
-    embed_dim: int = 384
-    depth: int = 12
-    num_heads: int = 6
-    mlp_ratio: float = 4.0
-    n_blocks: int = 12
-    drop_rate: float = 0.0
-    drop_path_rate: float = 0.1
+    embed_dim: Size = 384
+    depth: Size = 12
+    num_heads: Size = 6
+    n_blocks: Size = 12
+    drop_rate: Share = 0.0
+    drop_path_rate: Share = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()

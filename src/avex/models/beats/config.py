@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avex._core.errors import ConfigError, did_you_mean
+from avex.configs.settings import Positive, Share, Size, check_settings
 from avex.nn.vit_config import count_items
 
 ACTIVATIONS = ("gelu", "gelu_accurate", "gelu_fast", "relu", "tanh", "linear")
@@ -59,37 +60,37 @@ class BeatsConfig:
         768
     """
 
-    input_patch_size: int = 16
-    embed_dim: int = 512
+    input_patch_size: Size = 16
+    embed_dim: Size = 512
     conv_bias: bool = False
-    encoder_layers: int = 12
-    encoder_embed_dim: int = 768
-    encoder_ffn_embed_dim: int = 3072
-    encoder_attention_heads: int = 12
+    encoder_layers: Size = 12
+    encoder_embed_dim: Size = 768
+    encoder_ffn_embed_dim: Size = 3072
+    encoder_attention_heads: Size = 12
     activation_fn: str = "gelu"
     layer_wise_gradient_decay_ratio: float = 1.0
     layer_norm_first: bool = False
     deep_norm: bool = True
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    activation_dropout: float = 0.0
-    encoder_layerdrop: float = 0.05
-    dropout_input: float = 0.0
-    conv_pos: int = 128
-    conv_pos_groups: int = 16
+    dropout: Share = 0.1
+    attention_dropout: Share = 0.1
+    activation_dropout: Share = 0.0
+    encoder_layerdrop: Share = 0.05
+    dropout_input: Share = 0.0
+    conv_pos: Size = 128
+    conv_pos_groups: Size = 16
     relative_position_embedding: bool = True
-    num_buckets: int = 320
-    max_distance: int = 800
+    num_buckets: Size = 320
+    max_distance: Size = 800
     gru_rel_pos: bool = True
-    sample_frequency: float = 16000.0
-    num_mel_bins: int = 128
-    frame_length: float = 25.0
-    frame_shift: float = 10.0
+    sample_frequency: Positive = 16000.0
+    num_mel_bins: Size = 128
+    frame_length: Positive = 25.0
+    frame_shift: Positive = 10.0
     fbank_mean: float = 15.41663
-    fbank_std: float = 6.55582
+    fbank_std: Positive = 6.55582
     finetuned_model: bool = False
-    predictor_dropout: float = 0.0
-    predictor_class: int = 527
+    predictor_dropout: Share = 0.0
+    predictor_class: Size = 527
 
     def __post_init__(self) -> None:
         if self.deep_norm and self.layer_norm_first:
@@ -127,15 +128,10 @@ class BeatsConfig:
             stated: What the checkpoint states.
 
         Raises:
-            ConfigError: A field is unknown, or values do not fit together.
+            ConfigError: A field is unknown, or values are of another type or do not fit together.
         """
-        options = dict(options or {})
+        options = check_settings(cls, "BEATs", options or {})
         settings: dict[str, Any] = dict(stated or {})
-        known = cls.fields()
-        if unknown := sorted(options.keys() - set(known)):
-            raise ConfigError(
-                f"BEATs has no setting '{unknown[0]}'.{did_you_mean(unknown[0], known)} Known: {', '.join(known)}."
-            )
         of_the_file = ("finetuned_model", "predictor_class")
         for name, value in options.items():
             if name not in of_the_file or name not in settings:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avex._core.errors import ConfigError
 from avex.configs import AudioConfig
 from avex.frontends.beats import BeatsFrontEnd
 from avex.frontends.masks import group_padding_mask
@@ -119,10 +120,11 @@ class Beats(ModelBase):
             (B, T * bands, C), the bands of one time step next to each other.
 
         Raises:
-            ValueError: The waveform is not (B, S), or gives no token.
+            ValueError: The waveform is not (B, S).
+            ConfigError: (a `ValueError`) It is too short to give a token.
         """
         if x.ndim == 2 and x.shape[1] < self.min_samples:
-            raise ValueError(
+            raise ConfigError(
                 f"BEATs needs at least {self.min_samples} samples ({self.min_samples / self.sample_rate:g} s at "
                 f"{self.sample_rate} Hz), not {x.shape[1]}. Pad the clip, or drop it."
             )

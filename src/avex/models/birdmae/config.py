@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from avex.configs.settings import Share, Size
 from avex.nn.vit_config import VitConfig
 
 PATCH_SIZE = 16
@@ -43,9 +44,8 @@ class BirdMaeConfig(VitConfig):
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = SIZES
     length_unit: ClassVar[int] = 4
 
-    embed_dim: int = 1280
-    depth: int = 32
-    num_heads: int = 16
-    mlp_ratio: float = 4.0
-    drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
+    embed_dim: Size = 1280
+    depth: Size = 32
+    num_heads: Size = 16
+    drop_rate: Share = 0.0
+    drop_path_rate: Share = 0.0

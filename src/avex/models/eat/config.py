@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from avex._core.errors import ConfigError
+from avex.configs.settings import Positive, Share, Size
 from avex.nn.vit_config import VitConfig, find_published, join_config
 
 PATCH_SIZE = 16
@@ -50,14 +51,14 @@ class EatConfig(VitConfig):
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = SIZES
     length_unit: ClassVar[int] = 4
 
-    max_length: int = 768
-    target_length: int = 1024
+    max_length: Size = 768
+    target_length: Size = 1024
     norm_mean: float = -4.268
-    norm_std: float = 4.569
+    norm_std: Positive = 4.569
     pooling: Literal["cls", "mean"] = "cls"
     mask_padding: bool = False
     head_norm: bool = False
-    drop_path_rate: float = 0.0
+    drop_path_rate: Share = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avex._core.errors import ConfigError, did_you_mean
+from avex._core.errors import ConfigError
+from avex.configs.settings import Share, Size, check_settings
 from avex.nn.vit_config import count_items
 
-ConvLayer = tuple[int, int, int]
+ConvLayer = tuple[Size, Size, Size]
 _HEAD_DIM = 64  # of every published HuBERT
 _BASE_CONVS: tuple[ConvLayer, ...] = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
 
@@ -50,18 +50,18 @@ class HubertConfig:
     extractor_mode: str = "group_norm"
     extractor_conv_layer_config: tuple[ConvLayer, ...] = _BASE_CONVS
     extractor_conv_bias: bool = False
-    encoder_embed_dim: int = 768
-    encoder_projection_dropout: float = 0.1
-    encoder_pos_conv_kernel: int = 128
-    encoder_pos_conv_groups: int = 16
-    encoder_num_layers: int = 12
-    encoder_num_heads: int = 12
-    encoder_attention_dropout: float = 0.1
-    encoder_ff_interm_features: int = 3072
-    encoder_ff_interm_dropout: float = 0.0
-    encoder_dropout: float = 0.1
+    encoder_embed_dim: Size = 768
+    encoder_projection_dropout: Share = 0.1
+    encoder_pos_conv_kernel: Size = 128
+    encoder_pos_conv_groups: Size = 16
+    encoder_num_layers: Size = 12
+    encoder_num_heads: Size = 12
+    encoder_attention_dropout: Share = 0.1
+    encoder_ff_interm_features: Size = 3072
+    encoder_ff_interm_dropout: Share = 0.0
+    encoder_dropout: Share = 0.1
     encoder_layer_norm_first: bool = False
-    encoder_layer_drop: float = 0.05
+    encoder_layer_drop: Share = 0.05
     aux_num_out: int | None = None
 
     def __post_init__(self) -> None:
@@ -93,14 +93,10 @@ class HubertConfig:
         every published HuBERT.
 
         Raises:
-            ConfigError: A field is unknown, values do not fit together, or the number of heads is not clear.
+            ConfigError: A field is unknown, values are of another type or do not fit together, or the number of
+                heads is not clear.
         """
-        known = tuple(field.name for field in dataclasses.fields(cls))
-        if unknown := sorted(set(options or {}) - set(known)):
-            raise ConfigError(
-                f"HuBERT has no setting '{unknown[0]}'.{did_you_mean(unknown[0], known)} Known: {', '.join(known)}."
-            )
-        settings = {**(stated or {}), **(options or {})}
+        settings = {**(stated or {}), **check_settings(cls, "HuBERT", options or {})}
         dim = settings.get("encoder_embed_dim", cls.encoder_embed_dim)
         if "encoder_num_heads" not in settings:
             if dim % _HEAD_DIM:

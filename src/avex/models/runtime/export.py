@@ -210,15 +210,30 @@ def _verify(
         clip = _signal(kind, count, length)
         with torch.no_grad():
             expected = outputs(clip)
-        for name, wanted, got in zip(outputs.names, expected, graph.run(clip.numpy()), strict=True):
+        found = _run(graph, clip, samples)
+        for name, wanted, got in zip(outputs.names, expected, found, strict=True):
             error = largest_error(wanted, got)
             if not error.scaled <= rtol:
                 raise WeightsError(
                     f"The graph is wrong: for {count} x {length} samples of {kind} its output '{name}' is off by "
-                    f"{error.scaled:.2g} of the root mean square, allowed is rtol={rtol:g}. Nothing was written."
+                    f"{error.scaled:.2g} of the root mean square, allowed is rtol={rtol:g}. Nothing was written. "
+                    "Pass a larger rtol (--rtol) if that is exact enough: deep networks enlarge rounding."
                 )
             worst[name] = max(worst.get(name, error), error, key=lambda e: e.scaled)
     return worst
+
+
+def _run(graph: OnnxGraph, clip: Tensor, samples: int) -> list[np.ndarray]:
+    try:
+        return graph.run(clip.numpy())
+    except WeightsError as error:
+        if clip.shape[1] == samples:
+            raise
+        raise ConfigError(
+            f"The graph would fail for clips of {clip.shape[1]} samples: the network treats them otherwise than "
+            f"those of {samples}. Nothing was written. Export it without dynamic_time (--any-length), or with a "
+            "shorter window (--seconds)."
+        ) from error
 
 
 def _signal(kind: str, count: int, samples: int) -> Tensor:

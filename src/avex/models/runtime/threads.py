@@ -1,29 +1,10 @@
-"""Processors that this process has, and how many threads a runtime outside torch may use."""
+"""How many threads a runtime outside torch may use."""
 
 from __future__ import annotations
 
-import math
 import os
-from pathlib import Path
 
-# Processor time that a container may use: microseconds in each period, or "max" (cgroup version 2).
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-
-
-def available_cpus() -> int:
-    """Processors this process may use, at least one.
-
-    Counts those that it may run on (`taskset`, a batch system), and no more than the container's quota allows.
-
-    Example:
-        >>> available_cpus() >= 1
-        True
-    """
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        count = os.cpu_count() or 1
-    return max(1, min(count, _quota(_QUOTA) or count))
+from avex._core.processors import available_cpus
 
 
 def runtime_threads() -> int:
@@ -32,14 +13,5 @@ def runtime_threads() -> int:
     return min(cpus, _positive(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]) or cpus)
 
 
-def _quota(path: Path) -> int | None:
-    """Whole processors of a container's quota, rounded up; None without one."""
-    try:
-        quota, _, period = path.read_text(encoding="ascii").partition(" ")
-        return max(1, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
-
-
 def _positive(text: str) -> int | None:
-    return int(text) if text.strip().isdigit() and int(text) > 0 else None
+    return int(text) if text.strip().isdecimal() and int(text) > 0 else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from avex._core.errors import ConfigError
 from avex.frontends.base import check_tensor, check_waveform
 from avex.models.features import Aggregation, Features, TokenLayout
 
@@ -26,7 +27,7 @@ def cut_windows(x: Tensor, size: int, model: str) -> Tensor:
     """Cut (B, S) into consecutive windows (B, windows, size), the last one zero-padded.
 
     Raises:
-        ValueError: Another shape, or no samples.
+        ConfigError: (a `ValueError`) Another shape, or no samples.
         TypeError: No tensor, or not floating point.
 
     Example:
@@ -35,7 +36,9 @@ def cut_windows(x: Tensor, size: int, model: str) -> Tensor:
     """
     check_tensor(x)
     if x.ndim != 2 or x.numel() == 0:
-        raise ValueError(f"{model} takes waveforms (batch, samples) that hold samples, not {tuple(x.shape)}.")
+        raise ConfigError(
+            f"{model} takes waveforms (batch, samples) that hold samples, not {tuple(x.shape)}."
+        )
     check_waveform(x)
     return nn.functional.pad(x, (0, -x.shape[1] % size)).unflatten(1, (-1, size))
 

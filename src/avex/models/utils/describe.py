@@ -28,12 +28,7 @@ _NOTEBOOK_WIDTH = 100
 
 
 def model_table() -> dict[str, dict[str, Any]]:
-    """Facts about every card, by name.
-
-    Returns:
-        `{name: {description, has_trained_classifier, num_classes, checkpoint_path, model_type, sample_rate,
-        embedding_dim, license, aliases, available}}`; `available` tells whether this release implements it.
-    """
+    """Facts about every card, by name: see `list_models`."""
     classes = set(list_model_classes())
     table = {}
     for name in card_names():
@@ -59,7 +54,8 @@ def list_models() -> dict[str, dict[str, Any]]:
     """Print a table of all models, as wide as the terminal, and return what it says in full.
 
     Returns:
-        See `model_table`.
+        `{name: {description, has_trained_classifier, num_classes, checkpoint_path, model_type, sample_rate,
+        embedding_dim, license, aliases, available}}`; `available` tells whether this release implements it.
 
     Example:
         >>> models = list_models()                                          # doctest: +SKIP
@@ -80,7 +76,7 @@ def format_models(table: dict[str, dict[str, Any]], width: int | None = None) ->
     """The table as text.
 
     Args:
-        table: See `model_table`.
+        table: See `list_models`.
         width: Columns to fit into, by shortening descriptions; None for whole ones.
     """
     rows = [
@@ -170,6 +166,7 @@ def format_description(card: ModelCard, source: str | None = None) -> str:
         ("Description", card.description),
         ("Also called", ", ".join(card.aliases)),
         ("Architecture", spec.name + (" (not implemented in this release)" if planned else "")),
+        ("Device", spec.device if spec.device == "cpu" else f"{spec.device}, else the CPU"),
         ("Sample rate", f"{audio.sample_rate} Hz"),
         ("Window", f"{audio.target_length_seconds:g} s" if audio.target_length_seconds else "any length"),
         ("Input", audio.representation),
@@ -193,11 +190,17 @@ def format_description(card: ModelCard, source: str | None = None) -> str:
     ]
     lines = [f"{title:<14}{' '.join(text.split())}" for title, text in rows if text]
     if not planned:
-        option = "trust=True" if spec.name == TEMPLATE_MODEL else 'device="cpu"'
         lines.append(
-            f'\n  from avex import load_model\n  model = load_model("{source or card.name}", {option})\n'
+            f'\n  from avex import load_model\n  model = load_model("{source or card.name}", {_options(card)})\n'
         )
     return "\n".join(lines)
+
+
+def _options(card: ModelCard) -> str:
+    """What to give `load_model` besides the name."""
+    if card.model_spec.name == TEMPLATE_MODEL:
+        return "trust=True"
+    return 'device="cpu"' if card.checkpoint_path else 'device="cpu", checkpoint_path="/path/to/weights"'
 
 
 def _no_weights(card: ModelCard) -> str:

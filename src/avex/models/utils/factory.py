@@ -11,6 +11,7 @@ from torch import nn
 
 from avex._core.errors import ConfigError, UnknownModelError, did_you_mean
 from avex.configs import AudioConfig, ModelSpec
+from avex.models.base_model import ModelBase
 from avex.models.runtime.memory import keep_freed_memory
 from avex.models.utils.registry import get_model_class, list_model_classes, resolve
 
@@ -33,8 +34,7 @@ def pick_device(requested: str | torch.device | None, default: str = "cpu") -> t
         device = torch.device(requested or default)
     except RuntimeError as error:
         raise ConfigError(f"Unknown device '{requested}'. Choose cpu, cuda, cuda:N or mps.") from error
-    exists = device.type == "cpu" or getattr(torch, device.type).is_available()
-    if exists:
+    if _exists(device):
         return device
     if requested is not None:
         raise ConfigError(
@@ -45,6 +45,13 @@ def pick_device(requested: str | torch.device | None, default: str = "cpu") -> t
         _told_about_device.add(device.type)
         logger.warning("No %s device here: running on the CPU.", device.type)
     return torch.device("cpu")
+
+
+def _exists(device: torch.device) -> bool:
+    backend: Any = getattr(torch, device.type, None)  # `torch.cuda`; some types, such as `meta`, have none
+    if device.type == "cpu" or backend is None:
+        return device.type == "cpu"
+    return bool(backend.is_available()) and (device.index or 0) < backend.device_count()
 
 
 def build_model(model_name: str, device: str | torch.device | None = None, **kwargs: Any) -> nn.Module:
@@ -93,8 +100,13 @@ def build_class(
     if target.type != "cuda":
         keep_freed_memory()
     options = {**model_spec.family_options(), **(model_spec.extra_config or {}), **kwargs}
+    if "fairseq_weights_path" not in kwargs and not accepts(cls, "fairseq_weights_path"):
+        options.pop("fairseq_weights_path", None)  # a checkpoint, which is loaded elsewhere
     arguments = constructor_arguments(cls, target, model_spec.audio_config, options)
-    return cls(**arguments).to(target)
+    model = cls(**arguments)
+    if isinstance(model, ModelBase) and model.audio_config is None:
+        model.audio_config = model_spec.audio_config  # of a class that passes on its device only
+    return model.to(target)
 
 
 def accepts(cls: type, name: str) -> bool:

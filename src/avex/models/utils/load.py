@@ -73,8 +73,8 @@ def load_model(
         **options: Options of the family or class, as in `ModelSpec`.
 
     Returns:
-        The model in eval mode. `model.label_mapping` holds the labels of a pretrained classifier and
-        `model.load_report` says what was loaded.
+        The model in eval mode. `model.label_mapping` holds the labels of a pretrained classifier, where there are
+        any (else `hasattr(model, "label_mapping")` is False), and `model.load_report` says what was loaded.
 
     Raises:
         UnknownModelError: No such model; the message suggests names.
@@ -137,7 +137,9 @@ def _merge_options(spec: ModelSpec, options: dict[str, Any]) -> tuple[ModelSpec,
     fields = {name: value for name, value in options.items() if name in ModelSpec.model_fields}
     extra = {name: value for name, value in options.items() if name not in fields}
     try:
-        merged = ModelSpec.model_validate({**spec.model_dump(exclude_unset=True), **fields})
+        # Not `model_dump`: it would make dictionaries of the objects in `extra_config`.
+        stated = {name: getattr(spec, name) for name in spec.model_fields_set}
+        merged = ModelSpec.model_validate({**stated, **fields})
     except ValidationError as error:
         raise ConfigError(f"An option of '{spec.name}' is not valid: {describe_problems(error)}.") from error
     return merged, extra
@@ -218,7 +220,8 @@ def _load_graph(
         classes = cast(Any, model).num_classes
         labels = labels_for(card, chosen)
         labels = fitting_labels(labels, classes, card.name, given_file=chosen.card is None)
-        set_fact(model, "label_mapping", labels)
+        if labels is not None:
+            set_fact(model, "label_mapping", labels)
     if not hasattr(model, "load_report"):  # the class knows better where it takes the graph to pieces
         fresh = tuple(name for name in model.state_dict() if name.startswith(ModelBase.head_prefixes))
         notes = ("the graph is used as it is",)

@@ -38,6 +38,9 @@ _classes_lock = threading.RLock()
 def register_model(name: str, model_spec: ModelSpec | ModelCard) -> None:
     """Make a spec or a card loadable by name; an existing entry of that name is replaced.
 
+    Raises:
+        TypeError: Neither a spec nor a card.
+
     Example:
         >>> register_model("my_model", ModelSpec(name="birdnet", device="cpu"))
     """

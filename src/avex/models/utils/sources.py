@@ -96,8 +96,10 @@ def choose_weights(
         return ChosenWeights(source, default)
     if pretrained:
         options = ", ".join(f"{name}={value!r}" for name, value in card.model_spec.family_options().items())
+        told = " ".join(default.description.split()).rstrip(".") if default else ""
+        about = f" Card '{default.name}': {told}." if default and told else ""
         raise WeightsError(
-            f"There are no default weights for '{card.name}'{f' with {options}' if options else ''}. Give "
+            f"There are no default weights for '{card.name}'{f' with {options}' if options else ''}.{about} Give "
             "checkpoint_path=..., or pretrained=False."
         )
     return None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from avex._core.errors import ConfigError
+from avex._core.registry import load_attribute
 from avex.io.atomic import atomic_path
 from avex.models.base_model import ModelBase
 
@@ -19,6 +20,9 @@ _EXPORTERS = {
     "eat_hf": "avex.models.eat.checkpoint:export_state",
     "hubert": "avex.models.hubert.checkpoint:export_state",
     "birdmae": "avex.models.birdmae.checkpoint:export_state",
+    "atst_frame": "avex.models.atst_frame.checkpoint:export_state",
+    "efficientnet": "avex.models.efficientnet.checkpoint:export_state",
+    **dict.fromkeys(("resnet18", "resnet50", "resnet152"), "avex.models.resnet.checkpoint:export_state"),
     "clip": "avex.models.clip.checkpoint:export_state",
 }
 
@@ -49,8 +53,8 @@ def published_state(model: ModelBase, layout: str | None = None) -> dict[str, Te
                 f"There is no published layout of '{model.name}'. Leave layout=None for the model's own names; "
                 f"there are layouts of {', '.join(_EXPORTERS)}."
             )
-        module, _, function = _EXPORTERS[model.name].partition(":")
-        state = getattr(importlib.import_module(module), function)(state, layout)
+        export: Any = load_attribute(_EXPORTERS[model.name])
+        state = export(state, layout)
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 

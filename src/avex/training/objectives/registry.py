@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from avex._core.errors import ConfigError, UnknownNameError, did_you_mean
+from avex._core.registry import load_attribute
 from avex.models.base_model import ModelBase
 from avex.training.objectives.base import Objective
 
@@ -58,9 +58,9 @@ def build_objective(
             f"Unknown objective '{name}'.{did_you_mean(name, OBJECTIVES)} Choose {', '.join(OBJECTIVES)}."
         )
     class_path, config_path = OBJECTIVES[name]
-    cls = _attribute(class_path)
+    cls: Any = load_attribute(class_path)
     given = {**(settings or {}), **arguments}
-    config = _attribute(config_path) if config_path else None
+    config: Any = load_attribute(config_path) if config_path else None
     fields = {field.name for field in dataclasses.fields(config)} if config else set()
     known = set(inspect.signature(cls).parameters) - {"model", "config"}
     if unknown := sorted(given.keys() - known - fields):
@@ -89,8 +89,3 @@ def objective_for(model: ModelBase) -> str:
             f"There is no self-supervised objective for '{model.name}'; there are for {', '.join(SELF_SUPERVISED)}."
         )
     return SELF_SUPERVISED[model.name]
-
-
-def _attribute(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)

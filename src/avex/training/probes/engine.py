@@ -87,8 +87,7 @@ def check_probe(probe: Probe, info: EngineInfo, name: str, *, allow_other_weight
     if probe.kind == "sequence":
         raise ConfigError(
             f"Probe '{name}' ({probe.probe_type}) reads sequences of windows, but detections are made "
-            "window by "
-            "window. Train a linear or mlp probe, or use `avex probe eval`."
+            "window by window. Train a linear or mlp probe, or use `avex probe eval`."
         )
     stated = probe.info.metadata
     layers = list(stated.get("layers") or probe.layers)
@@ -96,9 +95,8 @@ def check_probe(probe: Probe, info: EngineInfo, name: str, *, allow_other_weight
     if layers != list(info.layers) or pooling != info.aggregation:
         raise ConfigError(
             f"Probe '{name}' reads {', '.join(layers)} pooled by '{pooling}', but the engine of "
-            f"'{info.card}' gives "
-            f"{', '.join(info.layers)} pooled by '{info.aggregation}'. Load the engine with the layers of "
-            "the probe."
+            f"'{info.card}' gives {', '.join(info.layers)} pooled by '{info.aggregation}'. Load the engine "
+            "with the layers of the probe."
         )
     if probe.inputs.dim != info.embedding_dim:
         raise ConfigError(

@@ -76,8 +76,7 @@ def _check_weights(probe: Probe, header: StoreHeader) -> None:
     if probe.info.weights != header.weights_sha256:
         raise WeightsError(
             f"The probe was trained on weights {probe.info.weights} ('{probe.info.card}'), but the store "
-            "was made with "
-            f"{header.weights_sha256} ('{header.card}'): its scores would mean nothing. Embed again with "
-            "the model of "
+            f"was made with {header.weights_sha256} ('{header.card}'): its scores would mean nothing. Embed "
+            "again with the model of "
             "the probe, or allow other weights if you know that they are the same."
         )

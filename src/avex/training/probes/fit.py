@@ -185,7 +185,6 @@ def _from_column(examples: Examples, name: str) -> Split:
         known = [*_METHODS, *(examples.table.columns if examples.table else ())]
         raise ConfigError(
             f"Unknown split '{name}'.{did_you_mean(name, known)} Choose {', '.join(_METHODS)}, or a column "
-            "of the label "
-            "table that says train, validation or test."
+            "of the label table that says train, validation or test."
         )
     return split_from_column(examples.column(name))

@@ -124,8 +124,7 @@ def _check_classes(train: Examples) -> None:
         more = f" and {len(empty) - _SHOWN} more" if len(empty) > _SHOWN else ""
         raise ConfigError(
             f"No training example is of class {', '.join(map(repr, empty[:_SHOWN]))}{more}. Add recordings, "
-            "leave the "
-            "class out, or make the other parts of the split smaller."
+            "leave the class out, or make the other parts of the split smaller."
         )
     if len(counts) < 2 and train.targets.task == "single-label":
         raise ConfigError(
@@ -151,8 +150,7 @@ def _input_dim(config: ProbeConfig, train: Examples) -> Any:
     if shape[-1] % layers:
         raise ConfigError(
             f"Embeddings of {shape[-1]} numbers cannot be those of {layers} layers side by side. Name the "
-            "layers that "
-            "they were made from in target_layers."
+            "layers that they were made from in target_layers."
         )
     return [int(shape[-1]) // layers] * layers
 

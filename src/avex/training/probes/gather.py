@@ -54,8 +54,7 @@ def gather(
         if _is_table(labels):
             raise ConfigError(
                 "A label table needs the names of recordings, which an array of embeddings does not have. "
-                "Pass the "
-                "embedding store, or one label per embedding."
+                "Pass the embedding store, or one label per embedding."
             )
         groups = None if isinstance(options.groups, str) else options.groups
         examples = from_arrays(embeddings, encode_labels(labels, options.classes, options.multilabel), groups)
@@ -100,8 +99,7 @@ def check_store(config: ProbeConfig, header: StoreHeader) -> None:
     if wanted != stored:
         raise ConfigError(
             f"The probe reads the layers {', '.join(wanted)}, but the store holds {', '.join(stored)}. "
-            "Embed again with "
-            f"--layers {','.join(wanted)}, or set target_layers to {stored}."
+            f"Embed again with --layers {','.join(wanted)}, or set target_layers to {stored}."
         )
     # A head for vectors takes means of what is not pooled; one for sequences takes windows as they are.
     unpooled = config.aggregation in ("none", "concat")

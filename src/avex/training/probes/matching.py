@@ -45,14 +45,12 @@ def match_recordings(table: LabelTable, recordings: Sequence[str]) -> list[str |
         if other != name and os.path.normpath(other) != os.path.normpath(name):
             raise ConfigError(
                 f"In the {table.source}, '{other}' and '{name}' both fit the recording '{recording}'. Write "
-                "the paths "
-                "that the store has."
+                "the paths that the store has."
             )
     if not owners:
         raise ConfigError(
             f"No recording of the {table.source} is in the store. The table says {_examples(found)}; the "
-            "store says "
-            f"{_examples(recordings)}. Embed these recordings, or correct the paths."
+            f"store says {_examples(recordings)}. Embed these recordings, or correct the paths."
         )
     return [found[name] for name in table.recordings]
 

@@ -207,17 +207,7 @@ def _settings(fit: ProbeFit) -> list[tuple[str, str]]:
     stated = fit.config.model_dump(exclude_none=True)
     rows += [(name, str(value)) for name, value in stated.items()]
     if fit.header is not None:
-        names = (
-            "card",
-            "weights_sha256",
-            "sample_rate",
-            "resampler",
-            "window_s",
-            "hop_s",
-            "channel",
-            "precision",
-        )
-        rows += [(name, str(getattr(fit.header, name))) for name in names]
+        rows += [(name, str(getattr(fit.header, name))) for name in _HEADER_FIELDS]
     return rows
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -50,13 +52,14 @@ def from_store(
     """
     windows = _Windows.read(store)
     matched = match_recordings(table, list(dict.fromkeys(windows.files)))
-    by_file: dict[str, list[int]] = defaultdict(list)
+    numbers: dict[str, list[int]] = defaultdict(list)
     for row, recording in enumerate(matched):
         if recording is not None:
-            by_file[recording].append(row)
+            numbers[recording].append(row)
+    by_file = {file: _FileRows(table, rows) for file, rows in numbers.items()}
     entities = windows.recordings()
     if unit is None:
-        whole = all(_covers(table, by_file.get(e.file, ()), e) for e in entities)
+        whole = all(by_file[e.file].cover(e) for e in entities if e.file in by_file)
         unit = "recording" if whole else "window"
     if unit == "window":
         entities = windows.single()
@@ -153,36 +156,56 @@ class _Windows:
         return np.stack([self.embedding[e.rows].mean(0) for e in entities])
 
 
+class _FileRows:
+    """Rows of the label table that speak of one file, by begin; a day has too many to ask each window for each.
+
+    Args:
+        table: The label table.
+        rows: Their numbers.
+    """
+
+    def __init__(self, table: LabelTable, rows: Sequence[int]) -> None:
+        self.rows = tuple(rows)
+        spans = [_interval(table, row) for row in rows]
+        self._spans = sorted((start, end, row) for (start, end), row in zip(spans, rows, strict=True))
+        self._starts = [start for start, _, _ in self._spans]
+        # Up to each row, the latest end.
+        self._latest = list(accumulate((end for _, end, _ in self._spans), max))
+
+    def cover(self, entity: _Entity) -> bool:
+        """Whether every row speaks of the whole of a recording, or of nothing in it."""
+        first, last = entity.start_s + _TOLERANCE_S, entity.end_s - _TOLERANCE_S
+        return all(
+            (start <= first and end >= last) or end <= first or start >= last for start, end, _ in self._spans
+        )
+
+    def about(self, entity: _Entity, min_overlap: float) -> tuple[int, ...]:
+        """The rows that speak of a recording or window, in the order of the table."""
+        near = self._spans[
+            bisect_right(self._latest, entity.start_s) : bisect_left(self._starts, entity.end_s)
+        ]
+        length = entity.end_s - entity.start_s
+        found = []
+        for start, end, row in near:
+            shared = min(end, entity.end_s) - max(start, entity.start_s)
+            if shared > 0 and shared >= min_overlap * min(end - start, length) - 1e-9:
+                found.append(row)
+        return tuple(sorted(found))
+
+
 def _interval(table: LabelTable, row: int) -> tuple[float, float]:
     if table.start_s is None or table.end_s is None:
         return 0.0, float("inf")
     return table.start_s[row], table.end_s[row]
 
 
-def _covers(table: LabelTable, rows: Sequence[int], entity: _Entity) -> bool:
-    """Whether every row speaks of the whole of a recording, or of nothing in it."""
-    for row in rows:
-        start, end = _interval(table, row)
-        inside = start <= entity.start_s + _TOLERANCE_S and end >= entity.end_s - _TOLERANCE_S
-        outside = end <= entity.start_s + _TOLERANCE_S or start >= entity.end_s - _TOLERANCE_S
-        if not (inside or outside):
-            return False
-    return True
-
-
 def _labels_of(
-    table: LabelTable, rows: Sequence[int], entity: _Entity, min_overlap: float
+    table: LabelTable, of_file: _FileRows, entity: _Entity, min_overlap: float
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Labels of a recording or window, and the rows that speak of it (all of its file's if none does)."""
-    labels: dict[str, None] = {}
-    speaking = []
-    for row in rows:
-        start, end = _interval(table, row)
-        shared = min(end, entity.end_s) - max(start, entity.start_s)
-        if shared > 0 and shared >= min_overlap * min(end - start, entity.end_s - entity.start_s) - 1e-9:
-            labels.update(dict.fromkeys(table.labels[row]))
-            speaking.append(row)
-    return tuple(labels), tuple(speaking or rows)
+    speaking = of_file.about(entity, min_overlap)
+    labels = dict.fromkeys(label for row in speaking for label in table.labels[row])
+    return tuple(labels), speaking or of_file.rows
 
 
 def _check_single(entities: Sequence[_Entity], labels: Sequence[tuple[str, ...]], table: LabelTable) -> None:

@@ -115,8 +115,7 @@ def _inner_folds(targets: Targets, groups: Sequence[Any], k: int, seed: int) -> 
         rare = targets.classes[int(np.flatnonzero(counts == smallest)[0])]
         raise ConfigError(
             f"Class '{rare}' has only one training example (or recording), so none can be held out to "
-            "choose the "
-            "regularisation. Add recordings, or give the strength (0.01 is usual)."
+            "choose the regularisation. Add recordings, or give the strength (0.01 is usual)."
         )
     return make_folds(
         targets.values,

@@ -81,8 +81,7 @@ def encode_rows(
         if label not in index:
             raise ConfigError(
                 f"Label {label!r} is not one of the {len(names)} classes.{did_you_mean(str(label), names)} "
-                "Add it to "
-                "the classes, or leave these examples out."
+                "Add it to the classes, or leave these examples out."
             )
     several = multilabel if multilabel is not None else any(len(set(row)) != 1 for row in rows)
     if not several:
@@ -90,8 +89,7 @@ def encode_rows(
         if wrong is not None:
             raise ConfigError(
                 f"Example {wrong} has {len(set(rows[wrong]))} labels {list(rows[wrong])[:_SHOWN]}, but one "
-                "label per "
-                "example was asked for. Pass multilabel=True."
+                "label per example was asked for. Pass multilabel=True."
             )
         return Targets(np.array([index[row[0]] for row in rows], np.int64), names)
     table = np.zeros((len(rows), len(names)), np.uint8)
@@ -190,8 +188,7 @@ def _from_table(array: npt.NDArray[Any], classes: Sequence[str] | None, multilab
         if not (array.sum(1) == 1).all():
             raise ConfigError(
                 "Some examples are of several classes or of none, but one label per example was asked for. "
-                "Pass "
-                "multilabel=True."
+                "Pass multilabel=True."
             )
         return Targets(array.argmax(1).astype(np.int64), names)
     return Targets(array.astype(np.uint8), names)

@@ -17,6 +17,7 @@ from avex.models.probes.inputs import LayerMix
 from avex.models.probes.memory import check_memory, module_bytes
 from avex.models.probes.utils.dims import InputDim, mix_for_embeddings, mix_for_model
 from avex.models.probes.utils.registry import get_probe_class
+from avex.models.utils.factory import pick_device
 
 # Fields that a head may take; what it does not name is none of its business.
 _HEAD_FIELDS = (
@@ -68,8 +69,8 @@ def build_probe_from_config(
 
     Raises:
         ConfigError: (a `ValueError`) Neither or both of `base_model` and `input_dim`, settings that contradict
-            each other or the model, an option that the head does not have, or more parameters than fit into
-            memory.
+            each other or the model, an option that the head does not have, a device that is not there, or more
+            parameters than fit into memory.
         LayerError: A layer that the model does not have.
 
     Example:
@@ -141,7 +142,7 @@ def make_probe(
     """
     cls = get_probe_class(config.probe_type)
     given, options = options, head_options(cls, config, options)
-    device = torch.device(device)
+    device = pick_device(device)
 
     def build() -> Probe:
         return cls(inputs, num_classes, **options)

@@ -1,13 +1,8 @@
-"""Flush to the disk, rename in one step, and tell a full disk from other failures.
-
-`avex.io.atomic` keeps its temporary file beside the target. A store keeps its own inside the partial folder,
-where the next writer removes what a kill left behind; hence the rename is a step of its own here.
-"""
+"""What a full disk is, and what a store says of one."""
 
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from pathlib import Path
 
@@ -15,26 +10,6 @@ from avex._core.errors import StoreFullError
 
 # A quota (EDQUOT) and a limit on file size (EFBIG) need the same remedy as a full disk.
 _FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
-# Some network and FUSE file systems cannot flush a folder; the rename itself is still one step there.
-_NO_FOLDER_FSYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
-
-
-def publish(temporary: Path, target: Path) -> None:
-    """Rename a finished file over `target`; when this returns it survives a power cut."""
-    _fsync(temporary, os.O_RDWR)
-    temporary.replace(target)
-    flush_folder(target.parent)
-
-
-def flush_folder(folder: Path) -> None:
-    """Flush the list of names in a folder, where the system can do that."""
-    if os.name == "nt":  # Windows has no handle on a folder to flush
-        return
-    try:
-        _fsync(folder, os.O_RDONLY)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_FSYNC:
-            raise
 
 
 def is_full(error: OSError) -> bool:
@@ -75,11 +50,3 @@ def readable_size(count: int) -> str:
             return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
-
-
-def _fsync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
