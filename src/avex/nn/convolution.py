@@ -96,6 +96,7 @@ class FoldableConv2d(nn.Conv2d):
         own, scale, statistics = self._parameters, norm._parameters, norm._buffers
         tensors = (own["weight"], own["bias"], scale["weight"], scale["bias"], *statistics.values())
         if statistics["running_mean"] is None or _needs_plain_path(x, tensors):
+            self._cache = None  # a step of training may follow
             return None
         merge = x.shape[1] == 1 < self.in_channels
         versions = [0 if t is None else (t._version, t.data_ptr()) for t in tensors]
