@@ -235,13 +235,13 @@ def test_convolutions_with_batch_norm_are_folded_into_bfloat16_once():
     set_precision(model, "bf16")
     model(wave(model))
     convolutions = [m for m in model.modules() if isinstance(m, FoldableConv2d) and m._cache is not None]
-    kinds = [m._cache[2].weight.dtype for m in convolutions]
+    kinds = [m._cache.folded.weight.dtype for m in convolutions]
     assert kinds[0] == torch.float32, "the convolution that reads the picture"
     assert len(kinds) > 40
     assert set(kinds[1:]) == {torch.bfloat16}
-    before = [m._cache[2].weight.data_ptr() for m in convolutions]
+    before = [m._cache.folded.weight.data_ptr() for m in convolutions]
     model(wave(model))
-    assert [m._cache[2].weight.data_ptr() for m in convolutions] == before
+    assert [m._cache.folded.weight.data_ptr() for m in convolutions] == before
 
 
 def test_what_must_stay_exact_in_hubert():
