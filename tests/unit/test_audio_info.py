@@ -60,7 +60,7 @@ def test_header_of_every_format(tmp_path: Path, fmt: str, subtype: str) -> None:
     assert found.duration_s == found.frames / 48000
 
 
-@pytest.mark.parametrize(("rate", "channels"), [(1, 1), (4000, 1), (48000, 8), (384000, 1), (2_000_000, 16)])
+@pytest.mark.parametrize(("rate", "channels"), [(4000, 1), (48000, 8), (384000, 1), (2_000_000, 16)])
 def test_rates_and_channel_counts(tmp_path: Path, rate: int, channels: int) -> None:
     found = info(write(tmp_path / "a.wav", 100, rate, channels))
     assert (found.sample_rate, found.channels, found.frames) == (rate, channels, 100)
@@ -191,3 +191,21 @@ def test_import_is_light() -> None:
         "sys.exit(str(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("rate", [1, 49, 10_000_001, 2**31 - 1])
+def test_rates_that_no_recorder_has(tmp_path, rate):
+    path = tmp_path / "broken.wav"
+    soundfile.write(path, np.zeros(1000), 48_000)
+    header = bytearray(path.read_bytes())
+    header[24:28] = rate.to_bytes(4, "little")
+    path.write_bytes(header)
+    with pytest.raises(AudioError, match=f"damaged header: it states {rate} samples") as caught:
+        info(path)
+    assert caught.value.cause == "decode_error"
+
+
+@pytest.mark.parametrize("rate", [50, 250, 384_000, 10_000_000])
+def test_rates_of_seismometers_and_ultrasonic_recorders(tmp_path, rate):
+    soundfile.write(tmp_path / "odd.wav", np.zeros(1000), rate)
+    assert info(tmp_path / "odd.wav").sample_rate == rate

@@ -73,6 +73,9 @@ class Reader(Protocol):
         ...
 
 
+# Sample rates that recordings have, from seismometers to ultrasonic arrays. Others come from damaged headers, and
+# would make days of a minute.
+_LOWEST_RATE, _HIGHEST_RATE = 50, 10_000_000
 # First bytes of containers that libsndfile does not read and FFmpeg does: (offset, bytes).
 _AV_MAGIC = (
     (4, b"ftyp"),  # m4a, mp4, mov, 3gp
@@ -112,13 +115,25 @@ def open_reader(path: PathLike) -> Reader:
         head = file.read(32)
         file.seek(0)
         if any(head[at : at + len(magic)] == magic for at, magic in _AV_MAGIC):
-            return _open_av(path, file)
-        return _open_sndfile(path, file, head)
+            return _checked(path, _open_av(path, file))
+        return _checked(path, _open_sndfile(path, file, head))
     except BaseException as error:
         file.close()
         if isinstance(error, OSError) and not isinstance(error, AudioError):
             raise AudioError(f"{quoted(path)} cannot be read: {error.strerror or error}.") from error
         raise
+
+
+def _checked(path: PathLike, reader: Reader) -> Reader:
+    rate = reader.info.sample_rate
+    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+        reader.close()
+        raise AudioError(
+            f"{quoted(path)} has a damaged header: it states {rate} samples per second. Recordings have "
+            f"{_LOWEST_RATE} to {_HIGHEST_RATE}; correct the header, or write the file anew with its true rate.",
+            cause="decode_error",
+        )
+    return reader
 
 
 def _open_sndfile(path: PathLike, file: BinaryIO, head: bytes) -> Reader:

@@ -29,7 +29,7 @@ def find_column(columns: Mapping[str, Any], choices: Iterable[str], source: str,
         if name in columns:
             return name
     raise ConfigError(
-        f"{source} has no column of {what}: expected {' or '.join(map(repr, choices))}. Its columns are: "
+        f"{source} has no column of {what}: expected {' or '.join(map(repr, dict.fromkeys(choices)))}. Its columns are: "
         f"{', '.join(columns) or 'none'}."
     )
 

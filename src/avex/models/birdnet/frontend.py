@@ -56,11 +56,10 @@ class BirdNetFrontEnd(FrontEnd):
         """(B, 2, mels, frames), highest frequency first; padding is heard as silence.
 
         Raises:
-            ValueError: Another length than one window.
-            ConfigError: A device without float64.
+            ConfigError: Another length than one window, or a device without float64.
         """
         if waveform.shape[1] != self.window_samples:
-            raise ValueError(
+            raise ConfigError(
                 f"BirdNET hears {self.window_samples} samples at once, not {waveform.shape[1]}. "
                 "Cut the waveform into windows."
             )
