@@ -25,6 +25,33 @@ def _silu(x: Tensor) -> Tensor:
     return functional.silu(x, inplace=not x.requires_grad)
 
 
+def _is_private(y: Tensor, *sources: nn.Module) -> bool:
+    """Whether nobody else sees what modules give. Overwritten, it crosses the memory half as often."""
+    own = all(type(source) in (ConvSilu, nn.Conv2d, SqueezeExcite, nn.Identity) for source in sources)
+    return own and not any(map(is_hooked, sources)) and not is_followed((y,))
+
+
+def _relu(y: Tensor, *sources: nn.Module) -> Tensor:
+    """ReLU of what modules gave, or of a tensor that was made on the spot."""
+    return y.relu_() if _is_private(y, *sources) else y.relu()
+
+
+def _maximum_and_mean(x: Tensor) -> Tensor:
+    """Maxima of each two time steps, then their means: (B, C, F, T) to (B, 2 C, F, T / 2)."""
+    x = x[..., : x.shape[-1] // 2 * 2]
+    even, odd = x[..., ::2], x[..., 1::2]
+    if is_followed((x,)):
+        return torch.cat([torch.maximum(even, odd), (even + odd) / 2], dim=1)
+    batch, channels, *places = even.shape
+    both = torch.empty(
+        (batch, 2 * channels, *places), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+    )
+    maxima, means = both.chunk(2, dim=1)
+    torch.maximum(even, odd, out=maxima)
+    torch.add(even, odd, out=means).div_(2)
+    return both
+
+
 class ConvSilu(nn.Conv2d):
     """A convolution followed by SiLU, as one module: what a hook reads is never overwritten by a later step."""
 
@@ -70,18 +97,12 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, F, T) to (B, C', F', T')."""
         y = self.depthwise(self.expand(x))
-        in_place, squeeze = self._may_overwrite(y), self.squeeze
+        in_place, squeeze = _is_private(y, self.depthwise, self.squeeze, self.project), self.squeeze
         y = y.mul_(squeeze.gate(y)) if in_place and type(squeeze) is SqueezeExcite else squeeze(y)
         y = self.project(y)
         if not self.has_shortcut:
             return y
         return y.add_(x) if in_place else y + x
-
-    def _may_overwrite(self, y: Tensor) -> bool:
-        """Whether nobody else sees what the convolutions give; in place, it crosses the memory half as often."""
-        own = type(self.depthwise) is ConvSilu and type(self.project) is nn.Conv2d
-        listened_to = any(map(is_hooked, (self.depthwise, self.squeeze, self.project)))
-        return own and not listened_to and not is_followed((y,))
 
 
 class Stem(nn.Module):
@@ -100,10 +121,8 @@ class Stem(nn.Module):
             _same_padding(size, kernel, self.stride)
             for size, kernel in zip(x.shape[2:], self.kernel, strict=True)
         )
-        x = self.conv(functional.pad(x, (left, right, top, bottom))).relu()
-        x = x[..., : x.shape[-1] // 2 * 2]
-        even, odd = x[..., ::2], x[..., 1::2]
-        return self.reduce(torch.cat([torch.maximum(even, odd), (even + odd) / 2], dim=1))
+        x = _relu(self.conv(functional.pad(x, (left, right, top, bottom))), self.conv)
+        return self.reduce(_maximum_and_mean(x))
 
 
 class Head(nn.Module):
@@ -117,8 +136,8 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, F, T) to (B, embedding_dim, F - 2, T - 2)."""
-        x = torch.addcmul(self.offset[:, None, None], x, self.scale[:, None, None]).relu()
-        return self.conv(x).relu()
+        x = _relu(torch.addcmul(self.offset[:, None, None], x, self.scale[:, None, None]))
+        return _relu(self.conv(x), self.conv)
 
 
 class BirdNetBackbone(nn.Module):
