@@ -28,7 +28,7 @@ def find_column(columns: Mapping[str, Any], choices: Iterable[str], source: str,
     for name in choices:
         if name in columns:
             return name
-    expected = " or ".join(map(repr, dict.fromkeys(choices)))
+    expected = " or ".join(map(repr, choices))
     raise ConfigError(
         f"{source} has no column of {what}: expected {expected}. Its columns are: {', '.join(columns) or 'none'}."
     )

@@ -17,7 +17,7 @@ from avex.data.rows import Row, read_rows
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".jsonl"})
 # A table may have several of them: the full path comes first.
-_PATH_COLUMNS = ("path", *RECORDING_COLUMNS, "audiofilename")
+_PATH_COLUMNS = tuple(dict.fromkeys(("path", *RECORDING_COLUMNS, "audiofilename")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ plain path.
 
 from __future__ import annotations
 
-from operator import is_not
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -35,10 +34,9 @@ class Folded(NamedTuple):
 
 
 class _Cache(NamedTuple):
-    """A folded copy, and what it was made of."""
+    """A folded copy, in which form, and what shows whether it still holds."""
 
-    key: tuple[Any, ...]
-    tensors: tuple[Tensor | None, ...]
+    form: tuple[torch.dtype, bool, float]
     witness: Witness
     folded: Folded
 
@@ -94,23 +92,17 @@ class FoldableConv2d(nn.Conv2d):
         if norm.training or is_hooked(self) or is_hooked(norm):
             return None
         own, scale, statistics = self._parameters, norm._parameters, norm._buffers
-        tensors = (own["weight"], own["bias"], scale["weight"], scale["bias"], *statistics.values())
-        if statistics["running_mean"] is None or _needs_plain_path(x, tensors):
+        mean, variance = statistics["running_mean"], statistics["running_var"]
+        given = (own["weight"], own["bias"], scale["weight"], scale["bias"], mean, variance)
+        tensors = tuple(t for t in given if t is not None)
+        if mean is None or _needs_plain_path(x, tensors):
             self._cache = None  # a step of training may follow
             return None
         merge = x.shape[1] == 1 < self.in_channels
-        versions = [0 if t is None else (t._version, t.data_ptr()) for t in tensors]
-        key = (compute_dtype(x.device, self.weight.dtype), merge, norm.eps, versions)
+        form = (compute_dtype(x.device, self.weight.dtype), merge, norm.eps)
         cache = self._cache  # another thread may change it meanwhile
-        # Fused optimisers change parameters without counting.
-        trained = [t for t in (tensors[0], tensors[2]) if t is not None]
-        if (
-            cache is None
-            or key != cache.key
-            or any(map(is_not, tensors, cache.tensors))
-            or not cache.witness.agrees(*trained)
-        ):
-            cache = self._cache = _Cache(key, tensors, Witness(*trained), self._fold(norm, key[0], merge))
+        if cache is None or form != cache.form or not cache.witness.agrees(*tensors):
+            cache = self._cache = _Cache(form, Witness(*tensors), self._fold(norm, form[0], merge))
         return cache.folded
 
     def _fold(self, norm: nn.BatchNorm2d, dtype: torch.dtype, merge: bool) -> Folded:
@@ -241,11 +233,8 @@ def merge_equal_channels(x: Tensor) -> Tensor:
     return x[:, :1] if x.ndim == 4 and x.shape[1] > 1 and x.stride(1) == 0 else x
 
 
-def _needs_plain_path(x: Tensor, tensors: tuple[Tensor | None, ...]) -> bool:
+def _needs_plain_path(x: Tensor, tensors: tuple[Tensor, ...]) -> bool:
     if is_followed((x, *tensors)):
         return True
-    for tensor in tensors:
-        # Only plain tensors that count their changes can be followed: no fake, sharded or inference tensors.
-        if tensor is not None and (type(tensor) not in _PLAIN_TENSORS or tensor.is_inference()):
-            return True
-    return False
+    # Only plain tensors that count their changes can be followed: no fake, sharded or inference tensors.
+    return any(type(tensor) not in _PLAIN_TENSORS or tensor.is_inference() for tensor in tensors)

@@ -48,10 +48,10 @@ def pick_device(requested: str | torch.device | None, default: str = "cpu") -> t
 
 
 def _exists(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return True
     backend: Any = getattr(torch, device.type, None)  # `torch.cuda`; some types, such as `meta`, have none
-    if device.type == "cpu" or backend is None:
-        return device.type == "cpu"
-    return bool(backend.is_available()) and (device.index or 0) < backend.device_count()
+    return backend is not None and backend.is_available() and (device.index or 0) < backend.device_count()
 
 
 def build_model(model_name: str, device: str | torch.device | None = None, **kwargs: Any) -> nn.Module:
