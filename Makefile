@@ -1,4 +1,4 @@
-# avex: make demo · make test · make check · make bench · make docs
+# avex: make demo · make test · make fuzz · make check · make bench · make docs
 #
 # Needs Python 3.10 or newer (python3.11 is preferred), pip and make. Everything goes into .venv.
 
@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Half of the tests wait for other processes, so two workers per core would be fine too.
 WORKERS ?= auto
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test fuzz check bench docs clean
 
 # Each stamp records that a set of packages is installed; pyproject.toml and constraints.txt make it stale.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -36,6 +36,11 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# Property tests only, with new random examples, FUZZ times as many.
+FUZZ ?= 10
+fuzz: $(VENV)/.installed-test
+	AVEX_FUZZ=$(FUZZ) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 check: $(VENV)/.installed-test
 	$(PIP) install -c constraints.txt ruff mypy

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import settings
 
 REPO = Path(__file__).resolve().parents[1]
 DEMO = REPO / "examples" / "audio"
@@ -18,6 +19,24 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One worker per processor: threads of one that wait for those of another take ten times as long.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# `make test` tries the same examples each time, so that what passes once passes on every machine; `make fuzz`
+# looks for new ones, this many times as many.
+FUZZ = int(os.environ.get("AVEX_FUZZ", "0"))
+settings.register_profile("avex", derandomize=not FUZZ)
+settings.load_profile("avex")
+
+
+def pytest_collection_modifyitems(items):
+    """Under `make fuzz`, only property tests are left, each with many more examples."""
+    if not FUZZ:
+        return
+    items[:] = [item for item in items if hasattr(getattr(item, "obj", None), "hypothesis")]
+    for test in {getattr(item.obj, "__func__", item.obj) for item in items}:
+        own = test._hypothesis_internal_use_settings
+        test._hypothesis_internal_use_settings = settings(
+            own, max_examples=FUZZ * own.max_examples, deadline=None
+        )
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import avex
@@ -319,6 +319,7 @@ def test_labels_of_parts_become_labels_of_windows():
     st.lists(st.tuples(st.integers(0, 60), st.integers(1, 40)), min_size=1, max_size=12),
     st.sampled_from([0.0, 0.5, 1.0]),
 )
+@example([(1, 3)], 1.0)
 def test_a_window_has_the_labels_of_the_parts_that_overlap_it(parts, min_overlap):
     """Whatever the order of the rows and however they overlap; silent windows hold one list of rows together."""
     store = make_store({"a.wav": [None] * 25})
@@ -326,17 +327,28 @@ def test_a_window_has_the_labels_of_the_parts_that_overlap_it(parts, min_overlap
     labels = [f"class {i}" for i in range(len(spans))]
     start_s, end_s = (list(column) for column in zip(*spans, strict=True))
     table = LabelTable.read({"path": ["a.wav"] * len(spans), "start": start_s, "end": end_s, "label": labels})
-    found = from_store(store, table, multilabel=True, unit="window", min_overlap=min_overlap)
-    names = np.array(found.targets.classes)
-    for number, row in enumerate(found.targets.values):
+    wanted = []
+    for number in range(25):
         window = (3 * number, 3 * number + 3)
         shared = [min(window[1], end) - max(window[0], start) for start, end in spans]
-        wanted = {
-            label
-            for label, length, (start, end) in zip(labels, shared, spans, strict=True)
-            if length > 0 and length >= min_overlap * min(3, end - start)
-        }
-        assert set(names[row == 1]) == wanted
+        wanted.append(
+            {
+                label
+                for label, length, (start, end) in zip(labels, shared, spans, strict=True)
+                if length > 0 and length >= min_overlap * min(3, end - start)
+            }
+        )
+    if not any(wanted):
+        with pytest.raises(
+            ConfigError, match=rf"No window .* has a label .*{len(spans)} rows .* \(min_overlap\)"
+        ):
+            from_store(store, table, multilabel=True, unit="window", min_overlap=min_overlap)
+        return
+    found = from_store(store, table, multilabel=True, unit="window", min_overlap=min_overlap)
+    names = np.array(found.targets.classes)
+    assert [set(names[row == 1]) for row in found.targets.values] == wanted
+    unused = len(spans) - len(set().union(*wanted))
+    assert any(note.startswith(f"{unused} rows") for note in found.notes) == bool(unused)
     silent = [rows for rows, row in zip(found.rows, found.targets.values, strict=True) if not row.any()]
     assert len({id(rows) for rows in silent}) <= 1
 

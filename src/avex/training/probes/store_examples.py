@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,12 +71,16 @@ def from_store(
     if several is False:
         _check_single(known, [labels for labels, _ in labelled], table)
     kept = [i for i, (labels, _) in enumerate(labelled) if labels or several]
-    notes = _notes(windows, matched, by_file, len(known) - len(kept), unit)
+    notes = _notes(
+        windows, matched, by_file, len(known) - len(kept), _rows_unused(table, by_file, labelled), unit
+    )
     if multilabel is None and several:
         mixed = sum(len(labels) > 1 for labels, _ in labelled)
         notes += (_mixed_note(mixed, len(known), unit),) if mixed else ()
-    if not kept:
-        raise ConfigError(f"No {unit} of the store has a label in the {table.source}. {' '.join(notes)}")
+    if not kept or (classes is None and not any(labels for labels, _ in labelled)):
+        raise ConfigError(
+            f"No {unit} of the store has a label in the {table.source}. {' '.join(notes)}".rstrip()
+        )
     return Examples(
         features=windows.features([known[i] for i in kept], sequences and unit == "recording"),
         targets=encode_rows([labelled[i][0] for i in kept], classes, several),
@@ -208,6 +211,18 @@ def _labels_of(
     return tuple(labels), speaking or of_file.rows
 
 
+def _rows_unused(
+    table: LabelTable,
+    by_file: Mapping[str, _FileRows],
+    labelled: Sequence[tuple[tuple[str, ...], tuple[int, ...]]],
+) -> int:
+    """How many rows have a label that no recording or window took."""
+    used = {row for labels, rows in labelled if labels for row in rows}
+    return sum(
+        row not in used and bool(table.labels[row]) for of_file in by_file.values() for row in of_file.rows
+    )
+
+
 def _check_single(entities: Sequence[_Entity], labels: Sequence[tuple[str, ...]], table: LabelTable) -> None:
     for entity, own in zip(entities, labels, strict=True):
         if len(own) > 1:
@@ -224,7 +239,12 @@ def _mixed_note(mixed: int, total: int, unit: str) -> str:
 
 
 def _notes(
-    windows: _Windows, matched: Sequence[str | None], by_file: dict[str, Any], unlabelled: int, unit: str
+    windows: _Windows,
+    matched: Sequence[str | None],
+    by_file: Mapping[str, _FileRows],
+    unlabelled: int,
+    unused: int,
+    unit: str,
 ) -> tuple[str, ...]:
     unknown = len(set(windows.files)) - len(by_file)
     absent = sum(recording is None for recording in matched)
@@ -232,5 +252,12 @@ def _notes(
         (unknown, lambda n: f"{n} recordings of the store are not in the label table and were left out."),
         (absent, lambda n: f"{n} rows of the label table speak of recordings that are not in the store."),
         (unlabelled, lambda n: f"{n} {unit}s have no label and were left out."),
+        (
+            unused,
+            lambda n: (
+                f"{n} rows of the label table label no {unit}: they lie beside the {unit}s of the store or share "
+                "too little with any of them (min_overlap)."
+            ),
+        ),
     ]
     return tuple(text(count) for count, text in counted if count)

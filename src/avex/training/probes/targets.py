@@ -195,7 +195,7 @@ def _from_table(array: npt.NDArray[Any], classes: Sequence[str] | None, multilab
 
 
 def _check_classes(names: Sequence[str]) -> None:
-    if len(names) < 2 and not names:
+    if not names:
         raise ConfigError("There are no classes: no example has a label.")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
