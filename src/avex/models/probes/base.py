@@ -93,6 +93,8 @@ class Probe(nn.Module):
         self.info = ProbeInfo()
         self.layer_weights = nn.Parameter(torch.zeros(len(inputs.names))) if inputs.is_weighted else None
         self.embedding_projectors = inputs.make_projectors()
+        # Heads that have learnt nothing have no tensor of their own, but are somewhere all the same.
+        self.register_buffer("_place", torch.empty(0), persistent=False)
         self.register_buffer("input_mean", None)
         self.register_buffer("input_std", None)
         self._attach(base_model)
@@ -200,6 +202,12 @@ class Probe(nn.Module):
     # -- state -------------------------------------------------------------------------------------------
 
     @property
+    def device(self) -> torch.device:
+        """Where the head computes."""
+        place: Tensor = self._buffers["_place"]  # type: ignore[assignment]
+        return place.device
+
+    @property
     def layers(self) -> list[str]:
         """Names of the layers that are read."""
         return list(self.inputs.names)
@@ -231,10 +239,9 @@ class Probe(nn.Module):
             )
         if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std >= 0).all()):
             raise ValueError("Mean and std must be finite, and std not negative.")
-        like = next((t for t in [*self.parameters(), *self.buffers()]), mean)
-        self.input_mean = mean.detach().to(like.device, self._dtype(), copy=True)
+        self.input_mean = mean.detach().to(self.device, self._dtype(), copy=True)
         std = torch.where(std == 0, torch.ones_like(std), std)
-        self.input_std = std.detach().to(like.device, self._dtype(), copy=True)
+        self.input_std = std.detach().to(self.device, self._dtype(), copy=True)
 
     def learned_weights(self) -> dict[str, float]:
         """Share of each layer in the weighted sum, or an empty dict if layers are not weighted."""
@@ -263,9 +270,6 @@ class Probe(nn.Module):
             stored = state_dict.get(prefix + name)
             if stored is not None:
                 present = self._buffers[name]
-                device = present.device if present is not None else self._device()
+                device = present.device if present is not None else self.device
                 self._buffers[name] = torch.empty_like(stored, device=device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def _device(self) -> torch.device:
-        return next((t.device for t in [*self.parameters(), *self.buffers()]), torch.device("cpu"))

@@ -37,10 +37,9 @@ class _FittedProbe(Probe):
             ValueError: Labels that do not fit the embeddings, or classes without an example.
         """
         with torch.no_grad():
-            values, _ = self.head_input(embeddings, padding_mask)
+            values = self.head_input(embeddings, padding_mask)[0].to(self.device)
             if self.input_mean is not None and self.input_std is not None:
                 values = (values - self.input_mean) / self.input_std
-            values = values.to(self._device())
             targets = one_hot_targets(labels, len(values), self.num_classes).to(values)
             empty = (targets.sum(0) == 0).nonzero().flatten().tolist()
             if empty:

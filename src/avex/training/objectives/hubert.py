@@ -91,6 +91,7 @@ class HubertObjective(Objective):
         self.mask_vector = nn.Parameter(torch.empty(dim).uniform_())
         self.register_buffer("centres", torch.zeros(self.config.clusters, width))
         self.register_buffer("fitted", torch.tensor(False))
+        self._has_targets = False
         self.to(model.device)
 
     def train(self, mode: bool = True) -> HubertObjective:
@@ -145,7 +146,9 @@ class HubertObjective(Objective):
         Raises:
             ConfigError: There are no clusters yet.
         """
-        if not bool(self.fitted):
+        # Looking means waiting for the device: once is enough.
+        self._has_targets = self._has_targets or bool(self.fitted)
+        if not self._has_targets:
             raise ConfigError("HuBERT has no targets yet: call prepare(batches) before training.")
         features = self._target_features(waveform)
         return nearest(features.flatten(0, 1), self.centres)[0].view(features.shape[:2])

@@ -219,9 +219,8 @@ def _head_inputs(probe: Probe, examples: Examples) -> npt.NDArray[np.float32]:
 
 
 def _inputs(probe: Probe, examples: Examples) -> Iterator[tuple[Tensor, Tensor | None]]:
-    device = next((p.device for p in [*probe.parameters(), *probe.buffers()]), torch.device("cpu"))
     with torch.no_grad():
         for start in range(0, len(examples), _BATCH):
             batch = np.arange(start, min(start + _BATCH, len(examples)))
-            x, mask = probe.head_input(*collate(examples.features, batch, device))
+            x, mask = probe.head_input(*collate(examples.features, batch, probe.device))
             yield x.cpu(), None if mask is None else mask.cpu()
