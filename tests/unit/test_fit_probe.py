@@ -10,18 +10,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import avex
-from avex._core.errors import ConfigError, WeightsError
+from avex._core.errors import ConfigError, TrainingDivergedError, WeightsError
 from avex._core.optional import available
-from avex.data import LabelTable
+from avex.data import LabelTable, Split
 from avex.embedding.engines import EngineInfo, EngineOutput
 from avex.embedding.stores import EmbeddingBatch, MemoryStore, RecordingKey, StoreHeader
 from avex.models.probes import load_probe
 from avex.training.probes import FitOptions, cross_validate_probe
 from avex.training.probes.engine import ProbeEngine, trained_windows
 from avex.training.probes.evaluate import evaluate_probe
+from avex.training.probes.examples import Examples
 from avex.training.probes.linear import fit_path
-from avex.training.probes.loop import TrainingError, collate
+from avex.training.probes.loop import collate
 from avex.training.probes.options import make_config
+from avex.training.probes.result import Evaluation
 from avex.training.probes.store_examples import from_store
 from avex.training.probes.strength import best_scale, standardiser
 from avex.training.probes.targets import class_weights, encode_labels
@@ -115,8 +117,6 @@ def test_the_strength_is_chosen_inside_the_training_part():
     assert fit.strength.strength < 1  # noisy: strong regularisation
     # What the test part holds plays no part in it.
     split = np.random.default_rng(0).permutation(200)
-    from avex.data import Split
-
     parts = Split(np.sort(split[:160]), test=np.sort(split[160:]))
     changed = x.copy()
     changed[parts.test] = 1e3
@@ -124,6 +124,32 @@ def test_the_strength_is_chosen_inside_the_training_part():
     assert a.strength == b.strength
     assert torch.equal(a.probe.classifier.weight, b.probe.classifier.weight)
     assert torch.equal(a.probe.input_mean, b.probe.input_mean)
+
+
+def test_the_strength_is_judged_by_other_recordings_and_not_by_other_windows():
+    """Windows of a recording are alike and labels mean nothing: only learning by heart looks good."""
+    rng = np.random.default_rng(0)
+    recordings, y = np.repeat(np.arange(40), 4), np.repeat(np.arange(40) % 2, 4)
+    x = (rng.normal(size=(40, 60))[recordings] + 0.05 * rng.normal(size=(160, 60))).astype(np.float32)
+    apart = avex.fit_probe(x, y, groups=recordings.tolist(), split=None).strength.strength
+    assert apart <= 1e-3 < avex.fit_probe(x, y, split=None).strength.strength
+
+
+def test_probes_are_as_sure_as_they_are_right():
+    """Strong regularisation alone would say 0.51 where it is right nine times in ten."""
+    x, y = blobs(1600, 40, 4, spread=5)
+    said = avex.fit_probe(x[:200], y[:200], split=None).predict_proba(x[200:])
+    assert said.max(1).mean() == pytest.approx((said.argmax(1) == y[200:]).mean(), abs=0.04)
+
+
+def test_a_validation_part_says_how_sure_to_be():
+    x, y = blobs(200, 8, spread=1)
+    parts = Split(np.arange(80), np.arange(80, 160), np.arange(160, 200))
+    guessed = y.copy()
+    guessed[parts.validation] = np.random.default_rng(0).permutation(y[parts.validation])
+    sure, unsure = (avex.fit_probe(x, labels, split=parts).predict_proba(x[160:]) for labels in (y, guessed))
+    assert sure.max(1).mean() > 0.9
+    assert unsure.max(1).mean() < 0.4
 
 
 def test_the_scale_undoes_a_scale():
@@ -189,10 +215,61 @@ def test_training_stops_early_and_goes_back_to_the_best_state():
     assert fit.history[-1].learning_rate < fit.history[0].learning_rate
 
 
+def test_validation_without_any_positive_stops_by_the_loss():
+    """Average precision is not a number there: the state that is kept must not be the one before training."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 8)).astype(np.float32)
+    x[60:70] = -abs(x[60:70])
+    parts = Split(np.arange(60), np.arange(60, 70), np.arange(70, 90))
+    head = {"probe_type": "mlp", "hidden_dims": [16], "dropout_rate": 0.0}
+    table = (x[:, :2] > 0).astype(int)
+    fit = avex.fit_probe(x, table, head, split=parts, learning_rate=0.02, epochs=20, resamples=0)
+    assert all(np.isnan(epoch.validation_score) for epoch in fit.history)
+    assert fit.metrics["mean_average_precision"].value > 0.9
+
+
 def test_a_loss_that_is_not_a_number_stops_training():
     x, y = blobs()
-    with pytest.raises(TrainingError, match=r"epoch 1\. Lower learning_rate"):
+    with pytest.raises(TrainingDivergedError, match=r"epoch 1\. Lower learning_rate"):
         avex.fit_probe(x, y, "mlp", learning_rate=1e30)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"weight_decay": 1.0},
+        {"max_grad_norm": 1e-3},
+        {"batch_size": 5},
+        {"learning_rate": 0.01},
+        {"standardise": False},
+        {"class_weights": {"2": 9.0}},
+        {"class_weights": "balanced", "multilabel": True},
+        {"val_fraction": 0.4},
+    ],
+)
+def test_every_option_of_a_head_has_an_effect(option):
+    x, y = blobs(60, 6, 3)
+    same = {name: option[name] for name in ("multilabel",) if name in option}
+    plain, changed = (
+        avex.fit_probe(x, y, "mlp", epochs=3, split=None, **{**same, **options}).probe
+        for options in ({}, option)
+    )
+    assert not torch.equal(plain.mlp[0].weight, changed.mlp[0].weight)
+
+
+def test_dropout_drops_while_a_head_learns_and_not_while_it_is_judged():
+    x, y = blobs(160, spread=1)
+    head = {"probe_type": "mlp", "hidden_dims": [32], "dropout_rate": 0.8}
+    last = avex.fit_probe(x, y, head, epochs=8, learning_rate=0.01).history[-1]
+    assert last.train_loss > 1.5 * last.validation_loss
+
+
+def test_labels_of_the_test_choose_nothing_where_a_validation_part_is_made():
+    x, y = blobs(90, 8, 3, spread=4)
+    parts = Split(np.arange(60), test=np.arange(60, 90))
+    moved = np.r_[y[:60], (y[60:] + 1) % 3]
+    a, b = (avex.fit_probe(x, z, "mlp", split=parts, epochs=12, learning_rate=0.02).probe for z in (y, moved))
+    assert torch.equal(a.mlp[0].weight, b.mlp[0].weight)
 
 
 def test_padding_of_batches():
@@ -295,6 +372,30 @@ def test_windows_of_a_recording_stay_together(pond):
         avex.fit_probe(pond, table_of(pond), unit="window", split="stratified")
 
 
+def test_windows_of_a_recording_stay_together_with_a_label_for_each(pond):
+    labels = np.repeat([name.partition("_")[0] for name in table_of(pond)["path"]], 3).tolist()
+    fit = avex.fit_probe(pond, labels, strength=1.0)
+    tested = [int(name) // 3 for name in fit.evaluation.names]
+    assert len(tested) == 12
+    assert all(tested.count(recording) == 3 for recording in tested)
+
+
+def test_intervals_are_of_recordings_and_not_of_their_windows():
+    rng = np.random.default_rng(0)
+    right = rng.random(60) < 0.7
+    targets = encode_labels(np.repeat(np.arange(60) % 2, 4))
+    said = np.where(np.repeat(right, 4), targets.values, 1 - targets.values)
+    names = tuple(map(str, range(240)))
+    width = []
+    for groups in (names, tuple(f"{i // 4}.wav" for i in range(240))):
+        examples = Examples(np.zeros((240, 1), np.float32), targets, names, groups)
+        score = Evaluation.of(examples, np.eye(2, dtype=np.float32)[said], resamples=400, seed=0).metrics[
+            "accuracy"
+        ]
+        width.append(score.high - score.low)
+    assert width[1] == pytest.approx(2 * width[0], rel=0.25)  # sqrt(4)
+
+
 def test_sequence_probes_read_the_windows_of_a_recording(pond):
     fit = avex.fit_probe(pond, table_of(pond), "attention_pooling", learning_rate=0.05)
     assert fit.is_sequence
@@ -383,6 +484,15 @@ def test_names_match_by_their_ends_and_ambiguous_ones_do_not():
         avex.fit_probe(store, {"path": ["x.wav"], "label": ["frog"]})
 
 
+def test_paths_of_a_table_begin_at_its_folder(tmp_path):
+    """There, `frog.wav` is the one beside the table, however many others have its name."""
+    names = [str(tmp_path / day / f"{kind}.wav") for day in "ab" for kind in KINDS]
+    store = make_store({name: ["frog"] for name in names})
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "labels.csv").write_text("path,label\nfrog.wav,frog\nnewt.wav,newt\n")
+    assert from_store(store, LabelTable.read(tmp_path / "b" / "labels.csv")).names == tuple(names[2:])
+
+
 def test_splits_and_groups_from_columns(pond):
     words = ["train"] * 8 + ["test"] * 2
     fit = avex.fit_probe(pond, table_of(pond, part=words * 2), split="part", strength=1.0)
@@ -391,6 +501,8 @@ def test_splits_and_groups_from_columns(pond):
     fit = avex.fit_probe(pond, table_of(pond, site=sites), groups="site", strength=1.0)
     tested = {sites[pond.recordings().index(name)] for name in fit.evaluation.names}
     assert len(fit.evaluation.names) == 2 * len(tested)
+    with pytest.raises(ConfigError, match=r"'pond/frog_0\.wav' is in two groups, '0' and '1'"):
+        avex.fit_probe(pond, table_of(pond), unit="window", groups=np.arange(60), strength=1.0)
     with pytest.raises(ConfigError, match=r"Unknown split 'prat'\. Did you mean 'part'"):
         avex.fit_probe(pond, table_of(pond, part=words * 2), split="prat")
 
@@ -406,6 +518,33 @@ def test_cross_validation_over_a_column(pond):
     assert fit.sizes == {"train": 20, "out of fold": 20}
     with pytest.raises(ConfigError, match="either a split or folds"):
         avex.fit_probe(pond, table_of(pond), folds=3, split="grouped")
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_labels_of_a_fold_play_no_part_in_what_is_said_of_it(kind):
+    """Neither the strength nor the moment to stop is chosen by the fold that is the test."""
+    x, y = blobs(72, 8, 3, spread=4)
+    folds = np.arange(72) // 3 % 4
+    tested = folds == 2
+    found = []
+    for moved in (0, 1):
+        labels = np.where(tested, (y + moved) % 3, y)
+        result = cross_validate_probe(
+            x, labels, kind, folds=folds, epochs=12, learning_rate=0.02, resamples=0
+        )
+        found.append(result.evaluation.probabilities)
+    np.testing.assert_array_equal(found[0][tested], found[1][tested])
+    assert not np.array_equal(found[0][~tested], found[1][~tested])
+
+
+def test_cross_validation_keeps_groups_together(pond):
+    sites = [f"site{i // 2}" for i in range(20)]
+    for groups in (sites, "site"):
+        result = cross_validate_probe(pond, table_of(pond, site=sites), folds=5, groups=groups, strength=1.0)
+        assert result.fold_of[::2] == result.fold_of[1::2]
+        assert sorted(result.fold_of) == sorted("01234" * 4)
+    scattered = cross_validate_probe(pond, table_of(pond), folds=5, strength=1.0).fold_of
+    assert scattered[::2] != scattered[1::2]
 
 
 def test_a_recording_in_two_folds_is_a_leak(pond):
@@ -490,6 +629,17 @@ def test_a_saved_probe_says_the_same(pond, tmp_path):
     with pytest.raises(WeightsError, match=r"trained on weights abab.* made with cdcd"):
         evaluate_probe(probe, other, {"path": ["a.wav"], "label": ["frog"]})
     assert evaluate_probe(probe, other, {"path": ["a.wav"], "label": ["frog"]}, allow_other_weights=True)
+
+
+def test_a_saved_probe_is_evaluated_on_what_it_was_trained_on(pond, tmp_path):
+    table = table_of(pond)
+    fit = avex.fit_probe(pond, table, unit="window", multilabel=True, strength=1.0)
+    fit.save(tmp_path / "pond.safetensors")
+    evaluation, examples = evaluate_probe(tmp_path / "pond.safetensors", pond, table, resamples=0)
+    assert (examples.unit, len(examples), examples.targets.task) == ("window", 60, "multi-label")
+    assert evaluation.metrics["mean_average_precision"].value == 1.0
+    assert len(evaluate_probe(fit.probe, pond, table, unit="recording", resamples=0)[1]) == 20
+    assert fit.metadata()["activation"] == "sigmoid"
 
 
 class TinyEngine:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from avex._core.errors import ConfigError, UnknownNameError
+from avex._core.errors import ConfigError, TrainingDivergedError, UnknownNameError
 from avex._core.optional import available
 from avex.configs import RunConfig
 from avex.configs.sweep import SweepConfig
@@ -27,7 +27,7 @@ from avex.training.objectives import LossOutput
 from avex.training.objectives.losses import ClassificationLoss
 from avex.training.preflight import check_run, find_problems
 from avex.training.processes import find_processes
-from avex.training.safety import LossGuard, TrainingDivergedError, check_same_weights, seed_step
+from avex.training.safety import LossGuard, check_same_weights, seed_step
 from avex.training.scores import ScoreTable
 from avex.training.sweep import sweep
 from avex.training.trackers import FileLogger, check_tracker, read_metrics
@@ -247,6 +247,35 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path):
     other = {"training_params.lr": {"type": "float", "low": 1e-5, "high": 1.0, "log": True}}
     with pytest.raises(ConfigError, match="another search space"):
         sweep(sweep_config(tmp_path, search_space=other), value)
+    for change in ({"metric": "val/loss"}, {"direction": "minimize"}):
+        with pytest.raises(ConfigError, match="another metric or direction"):
+            sweep(sweep_config(tmp_path, **change), value)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("checkpoints", "changes", "judged_by"),
+    [
+        ({}, {}, ("val/accuracy", "max")),
+        ({"monitor": "val/loss", "mode": "min"}, {"metric": "val/accuracy"}, ("val/accuracy", "max")),
+        ({"monitor": "val/bits", "mode": "min"}, {}, ("val/bits", "min")),
+        ({}, {"metric": "val/bits", "direction": "minimize"}, ("val/bits", "min")),
+    ],
+)
+def test_trials_are_judged_in_the_direction_of_the_sweep(tmp_path, checkpoints, changes, judged_by):
+    pytest.importorskip("optuna", exc_type=ImportError)
+    base = config(output_dir=str(tmp_path), checkpoints=checkpoints).model_dump(
+        mode="json", exclude_unset=True
+    )
+    tried = {}
+
+    def value(run):
+        tried[run.training_params.lr] = (run.checkpoints.monitor, run.checkpoints.mode)
+        return run.training_params.lr
+
+    result = sweep(sweep_config(tmp_path, run_config=base, trials=3, **changes), value)
+    assert set(tried.values()) == {judged_by}
+    assert result.best == (max(tried) if judged_by[1] == "max" else min(tried))
 
 
 def test_a_template_is_not_trained():

@@ -90,6 +90,10 @@ class StoreFullError(StoreError, OSError):
     """The disk is full; what was committed before is still there."""
 
 
+class TrainingDivergedError(AvexError, ArithmeticError):
+    """The loss of a training is no longer a number."""
+
+
 class PartialFailureError(AvexError, RuntimeError):
     """Some inputs failed under `fail_fast`."""
 

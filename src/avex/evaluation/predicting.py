@@ -55,7 +55,7 @@ def predict_rounds(
 
     Raises:
         ConfigError: A probe that does not fit the features, or fewer than two classes to learn.
-        TrainingError: The loss became NaN.
+        TrainingDivergedError: The loss became NaN.
     """
     examples = Examples(
         features, task.targets(), tuple(clip.id for clip in task.clips), task.groups, unit="window"

@@ -9,13 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avex._core.errors import AvexError, ConfigError
+from avex._core.errors import AvexError, ConfigError, TrainingDivergedError
 
 _SHOWN = 8
-
-
-class TrainingDivergedError(AvexError, ArithmeticError):
-    """The loss is no longer a number."""
 
 
 class TrainingStoppedError(AvexError):
@@ -32,7 +28,7 @@ class LossGuard:
         >>> guard = LossGuard()
         >>> guard.watch(torch.tensor(float("nan")), ["a.wav"], step=3)
         Traceback (most recent call last):
-        avex.training.safety.TrainingDivergedError: The loss of step 3 is nan. Clips of the batch: 'a.wav'. ...
+        avex._core.errors.TrainingDivergedError: The loss of step 3 is nan. Clips of the batch: 'a.wav'. ...
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from avex._core.errors import ConfigError
+from avex._core.errors import ConfigError, TrainingDivergedError
 from avex._core.optional import require
 from avex.configs.base import validated
 from avex.configs.sweep import Choices, Dimension, SweepConfig
@@ -22,7 +22,6 @@ from avex.io import write_text
 from avex.training.checkpoint import monitored
 from avex.training.environment import plain_config
 from avex.training.metrics import better_is_more
-from avex.training.safety import TrainingDivergedError
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ def sweep(config: SweepConfig, objective: Callable[[RunConfig], float | None] | 
         objective: Value of a run; None trains it and takes the best value of the metric.
 
     Raises:
-        ConfigError: A setting does not fit the run, or the study was made with another search space.
+        ConfigError: A setting does not fit the run, or the study was made with another search space or metric.
         MissingExtraError: Optuna is not installed.
 
     Example:
@@ -72,12 +71,13 @@ def sweep(config: SweepConfig, objective: Callable[[RunConfig], float | None] | 
     metric = config.metric or monitored(base)
     folder = Path(base.output_dir).expanduser() / config.study
     folder.mkdir(parents=True, exist_ok=True)
-    study = _study(optuna, config, metric, folder)
+    maximize = _is_maximized(config, base, metric)
+    study = _study(optuna, config, metric, maximize, folder)
     value_of = objective or _best_value
     states = optuna.trial.TrialState
 
     def run(trial: Any) -> float:
-        run_config = settings_of(config, trial, metric, folder)
+        run_config = settings_of(config, trial, metric, maximize, folder)
         try:
             value = value_of(run_config)
         except TrainingDivergedError:
@@ -93,8 +93,8 @@ def sweep(config: SweepConfig, objective: Callable[[RunConfig], float | None] | 
     return _result(study, states, metric, folder, base)
 
 
-def settings_of(config: SweepConfig, trial: Any, metric: str, folder: Path) -> RunConfig:
-    """The run of a trial: the base with the trial's values.
+def settings_of(config: SweepConfig, trial: Any, metric: str, maximize: bool, folder: Path) -> RunConfig:
+    """The run of a trial: the base with the trial's values, judged by the metric of the sweep.
 
     Raises:
         ConfigError: A place that the run does not have, or a value that it refuses.
@@ -103,7 +103,8 @@ def settings_of(config: SweepConfig, trial: Any, metric: str, folder: Path) -> R
     patches = [f"{place}={json.dumps(value)}" for place, value in values.items()]
     data = apply_patches(config.run_config, patches)
     data |= {"output_dir": str(folder), "run_name": f"trial-{trial.number:04d}"}
-    data["checkpoints"] = {**data.get("checkpoints", {}), "monitor": metric}
+    judged_by = {"monitor": metric, "mode": "max" if maximize else "min"}
+    data["checkpoints"] = {**data.get("checkpoints", {}), **judged_by}
     run: RunConfig = validated(RunConfig, data, f"trial {trial.number}")
     return run
 
@@ -116,14 +117,22 @@ def _suggest(trial: Any, place: str, dimension: Dimension) -> Any:
     return suggest(place, dimension.low, dimension.high, log=dimension.log)
 
 
-def _study(optuna: Any, config: SweepConfig, metric: str, folder: Path) -> Any:
-    more = better_is_more(metric) if config.direction is None else config.direction == "maximize"
+def _is_maximized(config: SweepConfig, base: RunConfig, metric: str) -> bool:
+    """As the sweep says, else as the run says of the same metric, else by the metric's name."""
+    if config.direction is not None:
+        return config.direction == "maximize"
+    mode = base.checkpoints.mode if metric == monitored(base) else None
+    return better_is_more(metric) if mode is None else mode == "max"
+
+
+def _study(optuna: Any, config: SweepConfig, metric: str, maximize: bool, folder: Path) -> Any:
+    direction = "maximize" if maximize else "minimize"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(
             study_name=config.study,
             storage=f"sqlite:///{folder / DATABASE}",
-            direction="maximize" if more else "minimize",
+            direction=direction,
             # Other numbers after a restart, else the first trials would come again.
             sampler=optuna.samplers.TPESampler(seed=config.seed + _trials_in(folder)),
             load_if_exists=True,
@@ -131,9 +140,13 @@ def _study(optuna: Any, config: SweepConfig, metric: str, folder: Path) -> Any:
     except sqlite3.Error as error:
         raise ConfigError(f"The study in '{folder / DATABASE}' cannot be opened: {error}") from error
     space = json.dumps({k: v.model_dump() for k, v in sorted(config.search_space.items())}, sort_keys=True)
-    if study.user_attrs.setdefault("space", space) != space:
-        raise ConfigError(f"The study in '{folder}' has another search space. Choose another study name.")
-    study.set_user_attr("space", space)
+    for name, what, value in (
+        ("space", "search space", space),
+        ("judged", "metric or direction", f"{direction} {metric}"),
+    ):
+        if study.user_attrs.get(name, value) != value:
+            raise ConfigError(f"The study in '{folder}' has another {what}. Choose another study name.")
+        study.set_user_attr(name, value)
     return study
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
 
-from avex._core.errors import ConfigError
+from avex._core.errors import ConfigError, TrainingDivergedError
 from avex.configs.training import TrainingParams
 from avex.data.dataset import ClipDataset, collate
 from avex.evaluation.encoder import model_window
@@ -31,7 +31,7 @@ from avex.models.probes import Probe, build_probe_from_config
 from avex.training.probes.crossval import VALIDATION_FRACTION, hold_out
 from avex.training.probes.examples import Examples
 from avex.training.probes.fitting import primary_score
-from avex.training.probes.loop import TrainingError, make_loss
+from avex.training.probes.loop import make_loss
 from avex.training.probes.result import probabilities
 from avex.training.probes.targets import Targets
 from avex.training.schedule import optimizer_class
@@ -115,7 +115,8 @@ class _Trainer:
                         "learning_rate": rate,
                     }
                 )
-                if score > best:
+                # NaN, where no class has a validation clip, is not below anything: then the last state counts.
+                if len(self._validation) and not score <= best:
                     best, best_state = score, copy.deepcopy(self._probe.state_dict())
         if len(self._validation):
             self._probe.load_state_dict(best_state)
@@ -133,7 +134,7 @@ class _Trainer:
                 logits = self._probe(*_inputs(batch, self._device))
                 value = loss(logits.float(), _truth(self._targets, rows, self._device))
             if not torch.isfinite(value):
-                raise TrainingError(
+                raise TrainingDivergedError(
                     f"The loss became {float(value)} in epoch {number + 1}. Lower training_params.lr (now "
                     f"{self._params.lr:g}), or set training_params.gradient_clip_val=1.0."
                 )

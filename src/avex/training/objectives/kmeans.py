@@ -80,9 +80,9 @@ def _spread(points: Tensor, clusters: int, generator: torch.Generator | None) ->
     chosen = [int(torch.randint(len(points), (1,), generator=generator))]
     distances = (points - points[chosen[0]]).square().sum(1)
     for _ in range(clusters - 1):
-        total = distances.double().cumsum(0)
+        total = distances.cpu().double().cumsum(0)  # not every device has float64
         if float(total[-1]) > 0:
-            drawn = torch.rand(1, generator=generator, dtype=torch.float64).to(total.device) * total[-1]
+            drawn = torch.rand(1, generator=generator, dtype=torch.float64) * total[-1]
             place = int(torch.searchsorted(total, drawn).clamp(max=len(points) - 1))
         else:  # all that is left are copies of centres
             place = int(torch.randint(len(points), (1,), generator=generator))

@@ -55,7 +55,7 @@ def evaluate_probe(
     options = LabelOptions(
         classes=loaded.labels,
         multilabel=None if "task" not in stated else stated["task"] == "multi-label",
-        unit=unit or (stated.get("unit") if _is_path_like(labels) else None),
+        unit=unit or stated.get("unit"),
         label_column=label_column,
         groups=groups,
     )
@@ -66,10 +66,6 @@ def evaluate_probe(
             _check_weights(loaded, examples.header)
     scores = probabilities(predict_logits(loaded, examples.features), examples.targets.task)
     return Evaluation.of(examples, scores, resamples=resamples, seed=seed), examples
-
-
-def _is_path_like(labels: Any) -> bool:
-    return isinstance(labels, (str, Path))
 
 
 def _check_weights(probe: Probe, header: StoreHeader) -> None:

@@ -87,7 +87,7 @@ def fit_probe(
 
     Raises:
         ConfigError: Embeddings, labels, split and probe do not fit each other; the message says what to do.
-        TrainingError: The loss became NaN.
+        TrainingDivergedError: The loss became NaN.
 
     Example:
         >>> rng = np.random.default_rng(0)

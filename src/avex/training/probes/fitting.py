@@ -82,7 +82,7 @@ def fit_examples(
 
     Raises:
         ConfigError: A class without training examples, or a probe that does not fit the features.
-        TrainingError: The loss became NaN.
+        TrainingDivergedError: The loss became NaN.
     """
     _check_classes(train)
     # Seeded apart from the global generator, whose state stays as it was.

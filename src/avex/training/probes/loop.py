@@ -12,15 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from avex._core.errors import AvexError
+from avex._core.errors import TrainingDivergedError
 from avex.models.probes import Probe
 from avex.training.probes.examples import Features
 from avex.training.probes.options import FitOptions
 from avex.training.probes.targets import Targets
-
-
-class TrainingError(AvexError, RuntimeError):
-    """Training cannot go on: the loss is not a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +57,9 @@ def train_head(
 ) -> list[Epoch]:
     """Train a probe in place.
 
-    The state with the best validation score is restored (of equal scores that with the lowest loss); without
-    validation examples training runs through all epochs. The same seed gives the same weights on the same
-    machine.
+    The state with the best validation score is restored (of equal scores, or where no score is possible, that
+    with the lowest loss); without validation examples training runs through all epochs. The same seed gives
+    the same weights on the same machine.
 
     Args:
         probe: A probe on embeddings.
@@ -71,11 +67,11 @@ def train_head(
         validation: Examples that decide when to stop.
         options: See `FitOptions`.
         weights: (C,) weight of each class, or None.
-        score: Metric of targets and logits; higher is better.
+        score: Metric of targets and logits; higher is better, NaN where it is not defined.
         seed: Of the order of examples and of dropout.
 
     Raises:
-        TrainingError: The loss became NaN or infinite.
+        TrainingDivergedError: The loss became NaN or infinite.
     """
     device = next(probe.parameters()).device
     loss = make_loss(train.targets, weights, device)
@@ -99,7 +95,8 @@ def train_head(
             history.append(Epoch(number, total / len(order), *held_out, rate))
             if validation is None:
                 continue
-            current = (held_out[1], -held_out[0])
+            # Without any positive, the score of several labels is not a number: then the loss decides.
+            current = (-math.inf if math.isnan(held_out[1]) else held_out[1], -held_out[0])
             if current > best:
                 best, best_state, waited = current, copy.deepcopy(probe.state_dict()), 0
             else:
@@ -172,7 +169,7 @@ def _step(
     x, mask = collate(part.features, batch, device)
     value = loss(probe.forward_embeddings(x, mask), _target(part.targets, batch, device))
     if not torch.isfinite(value):
-        raise TrainingError(
+        raise TrainingDivergedError(
             f"The loss became {float(value.detach())} in epoch {epoch}. Lower learning_rate (now "
             f"{options.learning_rate:g}), or "
             "standardise the features."
