@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 
 from avex.cli import app
 from avex.data import open_task
+from avex.data.building import Shares, build_benchmark, group_by_name
 from avex.data.manifest import read_manifest
 from avex.data.streaming import read_shards
+from avex.detection.table_windows import TableWindows, clips_from_tables
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +108,28 @@ def test_selection_tables_become_windows(tmp_path):
     (folder / "site0.wav").unlink()
     lost = run("benchmark", "new", folder, "--tables", "*.txt", "--overwrite", "-o", tmp_path / "out")
     assert "speaks of" in str(lost.exception)
+
+
+def test_options_of_a_benchmark_are_those_of_python(tmp_path):
+    folder = tmp_path / "dawn"
+    for i in range(8):
+        record(folder / f"site{i // 2}_{i}.wav", 6.0)
+        events = f"0.5\t{1.1 + i % 2}\twren\n3.5\t5.5\trobin\n"
+        (folder / f"site{i // 2}_{i}.txt").write_text(events)
+    options = "--tables *.txt --window 2 --hop 1.5 --min-overlap 0.5 --group ^([^_]+)_ --name rise"
+    options += " --test 0.3 --validation 0.25 --seed 7 --license CC0"
+    done = run("benchmark", "new", folder, "-o", tmp_path / "out", *options.split())
+    assert done.exit_code == 0, done.output
+    clips = group_by_name(clips_from_tables(folder, "*.txt", TableWindows(2, 1.5, 0.5)), "^([^_]+)_")
+    shares = Shares(None, 0.3, 0.25, 7)
+    built = build_benchmark(clips, tmp_path / "same", "rise", shares=shares, license="CC0")
+    for file in ("manifest.csv", "rise.yml"):
+        assert (tmp_path / "out" / file).read_text() == (tmp_path / "same" / file).read_text(), file
+    assert set(built.counts) == {"train", "validation", "test"}
+    with_others = {**vars(shares), "seed": 8}, {**vars(shares), "validation": 0.5}
+    for number, other in enumerate(with_others):
+        changed = build_benchmark(clips, tmp_path / f"{number}", "rise", shares=Shares(**other))
+        assert changed.manifest.read_text() != built.manifest.read_text()
 
 
 RAVEN = (

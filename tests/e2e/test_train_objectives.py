@@ -75,7 +75,7 @@ def test_self_supervised_objectives_train_from_a_file(name, tmp_path):
 
 
 def test_networks_are_trained_in_training_mode(tmp_path, monkeypatch):
-    """Batch statistics follow the clips and dropout drops; a teacher does neither."""
+    """Batch statistics follow the clips and dropout drops, after a look at the embeddings, too."""
     modes = set()
     forward = torch.nn.Dropout.forward
 
@@ -84,14 +84,86 @@ def test_networks_are_trained_in_training_mode(tmp_path, monkeypatch):
         return forward(self, x)
 
     monkeypatch.setattr(torch.nn.Dropout, "forward", note)
-    path = runs.write_config(tmp_path, model_spec=_spec_of("efficientnet"), metrics=["accuracy"])
-    result = _train(RunConfig.from_sources(path, ["training_params.train_epochs=1", "run_name=image"]))
+    clustering = {"enabled": True, "frequency": 1, "run_before_training": True}
+    path = runs.write_config(tmp_path, model_spec=_spec_of("efficientnet"), clustering_eval=clustering)
+    result = _train(RunConfig.from_sources(path, ["training_params.train_epochs=2", "run_name=image"]))
     assert modes == {(True, True), (False, False)}
     statistics = {
         k: v for k, v in load_file(result.folder / "model.safetensors").items() if "running_mean" in k
     }
     assert len(statistics) == 49
     assert all(value.abs().max() > 0 for value in statistics.values())
+
+
+def test_a_frozen_backbone_stays_as_it_is_until_its_time(tmp_path, monkeypatch):
+    """And each epoch has its own order, and k-means on embeddings is measured before and after it."""
+    from avex.training.module import TrainingModule
+
+    orders, learns, step = {}, [], TrainingModule.training_step
+
+    def note(module, batch, number):
+        learns.append(module.objective.model.backbone.training)
+        orders.setdefault(batch["epoch"][0], []).extend(batch["index"])
+        return step(module, batch, number)
+
+    monkeypatch.setattr(TrainingModule, "training_step", note)
+    config = RunConfig.from_sources(
+        runs.write_config(
+            tmp_path, clustering_eval={"enabled": True, "frequency": 1, "run_before_training": True}
+        ),
+        [
+            "run_name=frozen",
+            "training_params.train_epochs=2",
+            "training_params.freeze_backbone_epochs=1",
+            "training_params.second_stage_lr=0.001",
+            "checkpoints.keep=9",
+        ],
+    )
+    result = _train(config)
+    from avex.training.building import build_training_model
+
+    before = build_training_model(config, 3).state_dict()
+    changed = []
+    for step in (3, 6):
+        stored = torch.load(result.folder / f"checkpoints/step-{step:09d}.ckpt", weights_only=True)
+        state = stored["state_dict"]
+        changed.append({k for k, v in before.items() if not torch.equal(state[f"objective.model.{k}"], v)})
+    assert changed[0] == {"classifier.weight", "classifier.bias"}
+    assert {"classifier.weight", "backbone.blocks.0.attn.qkv.weight"} < changed[1]
+    rows = runs.metrics(result.folder)
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(12))
+    assert orders[0] != orders[1]
+    assert learns == [False] * 3 + [True] * 3
+    rates = {row["step"]: row["train/lr"] for row in rows if "train/lr" in row}
+    assert rates[2] == pytest.approx(0.003)  # after two steps of warm-up
+    assert rates[3] == pytest.approx(0.0001)  # a tenth of the second rate
+    assert [row["step"] for row in rows if "clustering/ari" in row] == [0, 3, 6]
+
+
+def test_a_trial_of_two_batches_with_a_rate_for_each_layer(tmp_path, caplog):
+    config = RunConfig.from_sources(
+        runs.write_config(tmp_path, sampling={"bucket_by_length": True}, scheduler={"name": "none"}),
+        [
+            "run_name=trial",
+            "debug_mode=true",
+            "training_params.layer_decay=0.5",
+            "training_params.adam_betas=[0.8, 0.9]",
+            "training_params.skip_validation=true",
+            "training_params.warmup_epochs=1",
+            "dataset_config.val_datasets[0].split=train",
+        ],
+    )
+    result = _train(config)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any("Leakage: 12 of 12 recordings are in two parts" in line for line in said)
+    assert any("does not use training_params.warmup_epochs" in line for line in said)
+    assert (result.steps, result.best) == (2, None)
+    assert not any("val/" in name for row in runs.metrics(result.folder) for name in row)
+    stored = torch.load(result.folder / "checkpoints/step-000000002.ckpt", weights_only=True)
+    groups = stored["optimizer_states"][0]["param_groups"]
+    assert {tuple(group["betas"]) for group in groups} == {(0.8, 0.9)}
+    layers = avex.load_model(result.model).get_model_layers()
+    assert {group["lr"] for group in groups} == {0.003 * 0.5**depth for depth in range(len(layers) + 1)}
 
 
 def test_eat_leaves_its_last_weights(tmp_path):
@@ -104,10 +176,16 @@ def test_eat_leaves_its_last_weights(tmp_path):
         assert torch.equal(value, last[f"objective.model.{name}"])
 
 
-def test_a_metric_that_is_named_chooses_the_best_weights_of_eat(tmp_path):
+@pytest.mark.parametrize(("mode", "choose"), [(None, min), ("max", max)])
+def test_a_metric_that_is_named_chooses_the_best_weights_of_eat(tmp_path, mode, choose):
     objective = {"name": "eat", "settings": SETTINGS["eat"]}
-    result = _train(_config(tmp_path, objective, "eat", checkpoints={"monitor": "utterance_loss"}))
-    assert (result.folder / "checkpoints" / "best.ckpt").is_file()
+    checkpoints = {"monitor": "utterance_loss", "mode": mode}
+    result = _train(_config(tmp_path, objective, "eat", checkpoints=checkpoints))
+    name = "val/utterance_loss"
+    values = {row["step"]: row[name] for row in runs.metrics(result.folder) if name in row}
+    best = torch.load(result.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["global_step"] == choose(values, key=values.get)
+    assert result.best == choose(values.values()) != (max if choose is min else min)(values.values())
 
 
 def test_hubert_goes_on_with_the_clusters_that_it_had(tmp_path):

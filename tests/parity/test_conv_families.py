@@ -216,7 +216,9 @@ def test_resnet_layouts(resnet, tmp_path):
     assert torch.equal(other(resnet_batch()), model.forward_features(resnet_batch()).values)
     for layout, name in (("avex_wrapper", "avex"), ("torchvision", "torchvision")):
         published, exported = golden.state(layout), export_of("resnet")(model.state_dict(), name)
-        assert set(exported) == set(published)
+        assert set(exported) - set(published) == (
+            {"fc.weight", "fc.bias"} if name == "torchvision" else set()
+        )
         assert all(torch.equal(exported[key], published[key]) for key in published)
 
 

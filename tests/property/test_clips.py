@@ -196,6 +196,13 @@ def test_every_window_of_every_recording_is_there(events):
         ]
 
 
+def test_windows_get_the_split_fold_and_group_of_their_recording():
+    extra = {"a.wav": {"fold": 0, "group": "", "site": "pond"}, "b.wav": {"fold": 1.0, "split": "test"}}
+    a, b = windows_from_events([], {"a.wav": 2.0, "b.wav": 2.0}, window_s=2.0, extra=extra)
+    assert (a.fold, a.group, a.split, dict(a.extra)) == ("0", None, None, {"site": "pond"})
+    assert (b.fold, b.group, b.split, dict(b.extra)) == ("1", None, "test", {})
+
+
 words = st.text(
     st.characters(codec="utf-8", exclude_characters=";|\0\r", exclude_categories=("Cs",)),
     min_size=1,

@@ -75,6 +75,11 @@ def test_guano(tmp_path: Path, kind: str) -> None:
     assert found.datetime_utc.tzinfo is timezone.utc
 
 
+def test_chunks_of_odd_length_are_padded(tmp_path: Path) -> None:
+    path = wav(tmp_path / "a.wav", chunk(b"note", b"odd"), chunk(b"guan", b"Site: pond\n"))
+    assert read_metadata(path).site == "pond"
+
+
 def test_sources_complete_each_other(tmp_path: Path) -> None:
     moth = info_list(
         ICMT="Recorded at 19:17:30 12/09/2018 (UTC) by AudioMoth 24526B065D325963 at gain setting 2 while battery "

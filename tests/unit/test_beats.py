@@ -149,8 +149,27 @@ def test_silence_and_padding_throughout_are_finite():
     x = torch.zeros(2, 16000)
     mask = torch.zeros_like(x, dtype=torch.bool)
     mask[1] = True
-    assert model(x).isfinite().all()
-    assert model(x, mask).isfinite().all()
+    for gradients in (True, False):  # attention has a path of its own for each
+        with torch.set_grad_enabled(gradients):
+            assert model(x).isfinite().all()
+            assert model(x, mask).isfinite().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", [{}, {"relative_position_embedding": False}])
+def test_what_stands_in_padded_tokens_does_not_matter(change):
+    encoder = tiny(**change).backbone.encoder
+    tokens = torch.randn(2, 24, 24, generator=torch.Generator().manual_seed(2))
+    padding = torch.arange(24) >= torch.tensor([[24], [9]])
+    other = torch.where(padding.unsqueeze(-1), 7.0, tokens)
+    torch.testing.assert_close(encoder(other, padding)[~padding], encoder(tokens, padding)[~padding])
+
+
+@torch.no_grad()
+def test_with_norms_first_what_comes_out_is_normed():
+    tokens = tiny(deep_norm=False, layer_norm_first=True).forward_features(waveforms(1.0)[0]).values
+    torch.testing.assert_close(tokens.mean(-1), torch.zeros(1, 48), rtol=0, atol=1e-5)
+    torch.testing.assert_close(tokens.std(-1, correction=0), torch.ones(1, 48), rtol=0, atol=1e-3)
 
 
 def test_length_of_a_patch_is_the_least():
@@ -167,6 +186,7 @@ def test_naturelm_limits_the_waveform():
     fbank = plain.frontend(loud.clamp(-1, 1))[0]
     assert torch.equal(limited.frontend(loud)[0], fbank)
     assert not torch.equal(plain.frontend(loud)[0], fbank)
+    assert limited.backbone.predictor is not None, "its published weights were fine-tuned"
 
 
 @torch.no_grad()
@@ -199,6 +219,7 @@ def test_lower_precision():
         {"activation_fn": "relu"},
         {"embed_dim": 24},
         {"conv_bias": True},
+        {"input_patch_size": 32},
     ],
 )
 def test_variants_run_and_can_be_saved(change, tmp_path):
@@ -206,6 +227,10 @@ def test_variants_run_and_can_be_saved(change, tmp_path):
     x, mask = waveforms(1.0, 0.6)
     assert model(x, mask).isfinite().all()
     assert model.embed(x, layers=["all"], padding_mask=mask).shape == (2, 3 * 24)
+    shown = Beats.options_from_checkpoint({}, model.state_dict())["checkpoint_config"]
+    wanted = {**vars(BeatsConfig()), **SIZES, **change}
+    wanted["gru_rel_pos"] &= wanted["relative_position_embedding"]
+    assert shown.items() <= wanted.items()
     save_file(model.state_dict(), tmp_path / "beats.safetensors")
     again = avex.load_model(
         "beats", checkpoint_path=tmp_path / "beats.safetensors", init_config={**SIZES, **change}, device="cpu"

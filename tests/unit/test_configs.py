@@ -96,6 +96,19 @@ def test_read_yaml_names_the_file(tmp_path):
         read_yaml(broken)
 
 
+def test_a_name_that_is_given_twice_is_an_error_and_an_anchor_is_none(tmp_path):
+    path = tmp_path / "run.yml"
+    path.write_text("training_params:\n  lr: 0.1\n  batch_size: 2\n  lr: 0.2\n")
+    with pytest.raises(ConfigError, match=r"(?s)run\.yml' is not valid YAML: 'lr' is there twice.*line 4"):
+        read_yaml(path)
+    path.write_text(
+        "x-base: &base {lr: 0.1, to: [&one {a: 1}, *one]}\nfirst: {<<: *base, lr: 0.2}\n'1': a\n1: b\n"
+    )
+    data = read_yaml(path)
+    assert data["first"] == {"lr": 0.2, "to": [{"a": 1}, {"a": 1}]}
+    assert (data["1"], data[1], data["x-base"]["lr"]) == ("a", "b", 0.1)
+
+
 def test_yaml_executes_nothing(tmp_path):
     marker = tmp_path / "marker"
     path = tmp_path / "evil.yml"

@@ -305,6 +305,8 @@ def test_hugging_face_rows(tmp_path):
         clips_from_hf([{"audio": wave.tolist()}])
     several = clips_from_hf(Rows([{"audio": "a.wav", "labels": [1, 0, 1]}]))
     assert several[0].labels == ("newt", "frog")
+    unknown = clips_from_hf(Rows([{"audio": "a.wav", "label": -1}, {"audio": "b.wav", "label": 0}]))
+    assert [clip.labels for clip in unknown] == [(), ("frog",)]
     with pytest.raises(ConfigError, match="Row 0 has no column 'audio'"):
         clips_from_hf([{"path": "a.wav"}])
     with pytest.raises(ConfigError, match=r"decode=False"):

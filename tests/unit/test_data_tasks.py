@@ -126,6 +126,25 @@ def test_fixed_parts_share_one_label_map_and_hold_validation_out(tmp_path):
     assert (nothing.train, nothing.validation) == (task.train, ())
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "default", "expected"),
+    [
+        (5.0, 5.0, None, (5.0, None, None)),
+        (None, None, 4.0, (4.0, None, None)),
+        (5.0, None, None, (None, 5.0, None)),
+        (5.0, 2.0, 4.0, (None, 5.0, 2.0)),
+        (None, 2.0, 4.0, (None, 4.0, 2.0)),
+    ],
+)
+def test_every_part_is_heard_as_long_as_it_says(tmp_path, train, test, default, expected):
+    rows = rows_of(make_clips(tmp_path), split=lambda i: "test" if i % 2 else "train")
+    fields = manifest_set(write_rows(tmp_path / "clips.csv", rows)).model_dump(exclude_none=True)
+    fields["train"]["audio_max_length_seconds"] = train
+    fields["test"]["audio_max_length_seconds"] = test
+    task = open_task(EvaluationSet(**fields, max_seconds=default))
+    assert (task.max_seconds, task.train[0].end_s, task.test[0].end_s) == expected
+
+
 def test_folds_each_are_the_test_once(tmp_path):
     clips = make_clips(tmp_path)
     path = write_rows(tmp_path / "clips.csv", rows_of(clips, fold=lambda i: i % 10 + 1))
@@ -174,6 +193,20 @@ def test_leakage_is_an_error(tmp_path):
     rows = rows_of(clips, group=lambda i: f"bird {i % 10}", fold=lambda i: i % 3)
     with pytest.raises(ConfigError, match=r"'bird 0' \(fold 0 and fold 1\)"):
         open_task(manifest_set(write_rows(tmp_path / "clips.csv", rows), folds=True))
+
+
+@pytest.mark.parametrize("test", ["test/clips.csv", "../here/train/clips.csv"])
+def test_a_recording_under_two_paths_is_a_leak(tmp_path, monkeypatch, test):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    rows = rows_of(make_clips(tmp_path / "here" / "wav", 2))
+    for folder in ("train", "test"):
+        Path(folder).mkdir()
+        write_rows(Path(folder, "clips.csv"), [{**row, "path": f"../wav/{row['path']}"} for row in rows])
+    part = {"dataset_name": "manifest", "split": "all"}
+    train = {**part, "data_root": str(Path.cwd() / "train/clips.csv")}
+    with pytest.raises(ConfigError, match=r"4 of 4 recordings are in two parts"):
+        open_task(EvaluationSet(name="ponds", train=train, test={**part, "data_root": test}))
 
 
 def test_missing_recordings_and_data_are_said_with_what_to_do(tmp_path):

@@ -58,6 +58,23 @@ def test_labels_are_not_replaced_in_silence():
     assert run([clip], type="label_from_feature", feature="label").clips[0].labels == ("x",)
 
 
+def test_columns_are_not_replaced_in_silence():
+    step = {"type": "label_from_feature", "feature": "species", "output_feature": "site"}
+    (clip,) = clips_of("frog", site="pond")
+    with pytest.raises(ConfigError, match="has a column 'site' already"):
+        run([clip], **step)
+    assert run([clip], **step, override=True).clips[0].extra["site"] == ["frog"]
+
+
+def test_clips_without_a_value_are_a_kind_of_their_own():
+    clips = clips_of("frog", "frog", "frog", "", None)
+    balanced = run(clips, type="balanced_sample", property="species", strategy="min")
+    assert sorted(clip.extra["species"] or "" for clip in balanced.clips) == ["", "", "frog", "frog"]
+    assert balanced.metadata["balanced_sample"]["histogram_before"] == {"": 2, "frog": 3}
+    assert names(run(clips, type="filter", property="species", values=["frog"], mode="exclude")) == ["3", "4"]
+    assert run([], type="balanced_sample", property="species").clips == []
+
+
 def test_labels_from_features_joins_columns_and_lists():
     clips = [
         Clip(Path("a.wav"), extra={"one": ["x", "y"], "two": "y;z"}),

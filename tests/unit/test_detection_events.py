@@ -210,6 +210,8 @@ class TestMerge:
         parts = [window(0), window(2)]
         assert len(merge_consecutive(parts, max_gap_s=2.99)) == 2
         assert len(merge_consecutive(parts, max_gap_s=3.0)) == 1
+        nearly = [Detection("a.wav", 0.0, 1.0, "x", 0.5), Detection("a.wav", 1.001, 2.0, "x", 0.5)]
+        assert len(merge_consecutive(nearly)) == 2
 
     def test_rounded_edges_still_touch(self) -> None:
         parts = [Detection("a.wav", 0.0, 1 / 3, "x", 0.5), Detection("a.wav", 0.333334, 0.6, "x", 0.5)]

@@ -45,8 +45,8 @@ class TestRaven:
             "Selection|View|Channel|Begin Time (s)|End Time (s)|Low Freq (Hz)|High Freq (Hz)|Delta (s)|Species",
             "1|Waveform 1|1|0.512345678|1.25|0.0|24000.0|0.7377|Zaunkönig",
             "1|Spectrogram 1|1|0.512345678|1.25|2100.5|8000.0|0.7377|Zaunkönig",
-            "2|Waveform 1|1|4.0|4.5|0.0|24000.0|0.5|",
             "2|Spectrogram 1|1|4.0|4.5|900.0|1200.0|0.5|",
+            "2|Waveform 1|1|4.0|4.5|0.0|24000.0|0.5|",
             name="20240501_043000.Table.1.selections.txt",
             end="\r\n",
             encoding="utf-8-sig",
@@ -175,6 +175,8 @@ class TestAudacity:
         assert (found.recording, found.label, found.confidence) == ("a.wav", "Great Tit", 0.87)
         (found,) = read_audacity(table(tmp_path, "0|3|Great Tit, Parus major|0.5"))
         assert (found.label, found.confidence) == ("Great Tit, Parus major", 0.5)
+        (found,) = read_audacity(table(tmp_path, "0|3|Great Tit|0.5"), with_confidence=True)
+        assert (found.label, found.confidence) == ("Great Tit", 0.5)
 
     @pytest.mark.parametrize(
         ("line", "message"),
@@ -213,6 +215,8 @@ class TestKaleidoscope:
     def test_reviewed_labels(self, tmp_path: Path) -> None:
         (found,) = kaleidoscope.read(table(tmp_path, *self.LINES), "MANUAL ID")
         assert (found.start_s, found.label, found.confidence) == (3.25, "PIPNAT", 1.0)
+        lines = "IN FILE,OFFSET,DURATION,MANUAL ID", "a.wav,0,1, ", "a.wav,2,1,PIPPIP"
+        assert [d.start_s for d in kaleidoscope.read(table(tmp_path, *lines), "MANUAL ID")] == [2]
 
 
 class TestBirdnetCsv:

@@ -192,9 +192,16 @@ class TestKaleidoscope:
         assert [found.recording for found in kaleidoscope.read(path)] == names
 
     def test_root_can_be_given_for_a_stream(self) -> None:
-        file = io.StringIO()
-        kaleidoscope.write(file, iter([self.recording("/data/a/1.wav")]), root="/data")
-        assert file.getvalue().splitlines()[1].startswith("/data,a,1.wav,0,")
+        for root, name, where in (
+            ("/data", "/data/a/1.wav", "/data,a,1.wav,0,"),
+            ("/data/", "/data/a/1.wav", "/data,a,1.wav,0,"),
+            ("", "a/1.wav", ",a,1.wav,0,"),
+            ("C:/data", "C:/data/a/1.wav", "C:/data,a,1.wav,0,"),
+            ("C:\\data", "C:\\data\\a\\1.wav", "C:\\data,a,1.wav,0,"),
+        ):
+            file = io.StringIO()
+            kaleidoscope.write(file, iter([self.recording(name)]), root=root)
+            assert file.getvalue().splitlines()[1].startswith(where)
         with pytest.raises(ConfigError, match="root"):
             kaleidoscope.write(io.StringIO(), iter([self.recording("/data/a/1.wav")]))
         with pytest.raises(ConfigError, match="not below '/elsewhere/'"):

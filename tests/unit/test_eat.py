@@ -71,6 +71,16 @@ def test_masked_padding_is_as_if_it_were_not_there(name):
 
 
 @torch.no_grad()
+def test_masking_changes_nothing_where_nothing_is_padded():
+    plain, masking = eat(num_classes=3), eat(num_classes=3, mask_padding=True)
+    masking.load_state_dict(plain.state_dict())
+    clip = noise(2, 400 + 160 * (plain.config.target_length - 1))
+    got = masking.forward_features(clip, torch.zeros_like(clip, dtype=torch.bool))
+    assert not got.padding_mask.any()
+    torch.testing.assert_close(got.values, plain.forward_features(clip).values, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
 def test_a_clip_that_is_padding_throughout_is_finite():
     model = eat(num_classes=3, mask_padding=True)
     assert model(torch.zeros(1, 16000), torch.ones(1, 16000).bool()).isfinite().all()

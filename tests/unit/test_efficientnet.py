@@ -139,8 +139,11 @@ def test_stochastic_depth_skips_whole_clips_in_training_only():
     block = MBConv(8, Stage(2, 3, 1, 8, 1), stride=1, drop_chance=0.5)
     x = torch.rand(64, 8, 4, 4)
     torch.manual_seed(0)
-    skipped = (block.train()(x) == x).flatten(1).all(1)
+    y = block.train()(x)
+    skipped = (y == x).flatten(1).all(1)
     assert 16 < int(skipped.sum()) < 48
+    # The others make up for them.
+    torch.testing.assert_close(y[~skipped], (x + 2 * block.block(x))[~skipped])
     with torch.no_grad():
         assert not (block.eval()(x) == x).flatten(1).all(1).any()
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -15,11 +16,17 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from avex._core.errors import AudioError, ConfigError
-from avex.evaluation import EmbeddingCache, evaluate, plan_jobs, read_predictions
+from avex.data.clips import Clip
+from avex.data.encoder import LabelEncoder
+from avex.evaluation import EmbeddingCache, evaluate, plan_jobs, predicting, read_predictions
 from avex.evaluation import runner as runner_module
 from avex.evaluation.cache import CacheEntry
 from avex.evaluation.encoder import ClipEncoder
+from avex.evaluation.layer_weights import predict_weighted
+from avex.evaluation.modes import online
 from avex.evaluation.tasks import Task
+from avex.metrics import clustering_scores
+from avex.training.probes.fitting import fit_examples
 
 _SPEC = importlib.util.spec_from_file_location(
     "evaluation_data", Path(__file__).with_name("evaluation_data.py")
@@ -97,6 +104,44 @@ def test_fixed_parts_test_the_test_part_only(world, tmp_path):
     assert set(saved.rounds) == {"test"}
     assert found["retrieval"].details["mode"] == "test_vs_test"
     assert found["retrieval"].details["queries"] == 8
+    job = report.jobs[0]
+    x, y = (
+        vectors(tmp_path / "out", job)[job.opened.tested()],
+        job.opened.targets().values[job.opened.tested()],
+    )
+    alone = clustering_scores(x, y, seed=3, scaling="unit").values
+    assert {name: score[0] for name, score in found["clustering"].scores.items()} == pytest.approx(alone)
+
+
+def test_earlier_versions_searched_the_test_with_the_training_clips(world, tmp_path):
+    manifest = data.write_clips(tmp_path / "split", split=True)
+    fields = data.settings(tmp_path, manifest, world[2], eval_modes=["retrieval"], retrieval_k=[1])
+    fields["dataset_config"]["evaluation_sets"][0]["retrieval_mode"] = "train_vs_test"
+    report = evaluate(data.EvaluateConfig(**fields))
+    task = report.jobs[0].opened
+    x, y = vectors(tmp_path / "out", report.jobs[0]), task.targets().values
+    near = KNeighborsClassifier(1, metric="cosine").fit(x[task.indices("test")], y[task.indices("test")])
+    right = near.predict(x[task.indices("train")]) == y[task.indices("train")]
+    assert report.results[0].scores["retrieval_precision_at_1"][0] == pytest.approx(right.mean())
+    assert report.results[0].details["queries"] == 12
+
+
+def test_intervals_are_of_groups(world, tmp_path):
+    """Two clips of a site say less than two clips of two sites; the values are the same."""
+    rows = world[1].read_text().splitlines()
+    grouped = world[1].with_name("grouped.csv")
+    sites = [f"{row[:3]}{row[-1]}" for row in rows[1:]]
+    lines = [f"{row},{site}" for row, site in zip(rows[1:], sites, strict=True)]
+    grouped.write_text("\n".join([f"{rows[0]},group", *lines]) + "\n")
+    modes = ["knn", "retrieval", "clustering"]
+    apart, together = (
+        by_mode(evaluate(data.config(tmp_path / path.stem, path, world[2], eval_modes=modes)))
+        for path in (world[1], grouped)
+    )
+    for mode in modes:
+        one, other = apart[mode].main, together[mode].main
+        assert one[0] == other[0]
+        assert one[1:] != other[1:], mode
 
 
 def test_the_same_again_changes_nothing_and_computes_nothing(world, tmp_path):
@@ -182,6 +227,28 @@ def test_weights_of_layers_are_learned(world, tmp_path):
     assert result.main[0] > 0.5
 
 
+@pytest.mark.parametrize("classes", ["ab", "abc"])
+def test_a_layer_beside_itself_gives_the_linear_probe_of_scikit_learn(classes):
+    rng = np.random.default_rng(0)
+    names = tuple(classes[i % len(classes)] for i in range(90))
+    clips = tuple(Clip(Path(f"{i}.wav"), labels=(name,)) for i, name in enumerate(names))
+    parts = ("train",) * 60 + ("test",) * 30
+    task = Task("two", clips, parts, LabelEncoder.fit(clips))
+    y = task.targets().values
+    x = (rng.normal(size=(90, 5)) + 1.5 * np.eye(5)[y]).astype(np.float32)
+    found, weights = predict_weighted(task, np.stack([x, x], 1), seed=0)
+    scaler = StandardScaler().fit(x[:60])
+    model = LogisticRegression(C=found.strengths[0], tol=1e-8, max_iter=3000).fit(
+        scaler.transform(x[:60]), y[:60]
+    )
+    np.testing.assert_allclose(found.probabilities, model.predict_proba(scaler.transform(x[60:])), atol=2e-3)
+    assert weights == pytest.approx([0.5, 0.5])
+    loud = np.stack([x, x], 1)
+    loud[60:, 1] *= 1000  # of the test clips, which choose nothing
+    other, same = predict_weighted(task, loud, seed=0)
+    assert (other.strengths, same) == (found.strengths, weights)
+
+
 @pytest.mark.parametrize("online", [False, True])
 def test_sequence_probes_from_the_cache_and_through_the_model(world, tmp_path, online):
     probe = {
@@ -210,12 +277,104 @@ def test_fine_tuning_learns_and_is_the_same_twice(world, tmp_path):
     assert first.details["trained_backbone"]
 
 
+@pytest.mark.parametrize(
+    ("scores", "best"), [([0.1, 0.2, 0.1, 0.9, 0.9, 0.3], 3), ([math.nan] * 6, 5)], ids=["scores", "no score"]
+)
+def test_fine_tuning_goes_by_its_settings(world, tmp_path, monkeypatch, scores, best):
+    """Frozen at first, with two rates; the state that did best on clips that are not learned is the one tested."""
+    epochs, states, fits = [], [], []
+    run_epoch, fit = online._Trainer._epoch, online._Trainer.fit
+
+    def weights(trainer):
+        return {name: value.clone() for name, value in trainer._probe.named_parameters()}
+
+    def note_epoch(trainer, *args):
+        before = weights(trainer)
+        loss = run_epoch(trainer, *args)
+        moved = {
+            k.startswith("base_model.") for k, v in weights(trainer).items() if not torch.equal(before[k], v)
+        }
+        epochs.append((moved, trainer._probe.base_model.training))
+        return loss
+
+    def score(trainer):
+        states.append(weights(trainer))
+        return scores[(len(states) - 1) % 6]
+
+    def note_fit(trainer):
+        history = fit(trainer)
+        fits.append((trainer, weights(trainer)))
+        return history
+
+    for name, function in {"_epoch": note_epoch, "_score": score, "fit": note_fit}.items():
+        monkeypatch.setattr(online._Trainer, name, function)
+    params = {"train_epochs": 6, "lr": 0.1, "batch_size": 8, "freeze_backbone_epochs": 2}
+    params |= {"second_stage_lr": 0.04, "scheduler_type": "step", "warmup_epochs": 0}
+    result = evaluate(data.config(tmp_path, *world[1:], eval_modes=["finetune"], training_params=params))
+    assert epochs == 3 * ([({False}, False)] * 2 + [({False, True}, True)] * 4)
+    rates = [epoch["learning_rate"] for epoch in result.results[0].details["history"]["1"]]
+    assert rates == pytest.approx([0.05, 0.025, 0.04, 0.02, 0.01, 0.01])
+    for number, (trainer, left) in enumerate(fits):
+        assert not set(trainer._train) & set(trainer._validation)
+        assert all(torch.equal(value, states[6 * number + best][name]) for name, value in left.items())
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_no_clip_is_learned_and_tested_or_chosen_by(world, tmp_path, monkeypatch, kind):
+    seen = []
+
+    def spy(recipe, train, validation=None, folds=None):
+        seen.append((set(train.names), set() if validation is None else set(validation.names)))
+        return fit_examples(recipe, train, validation, folds)
+
+    monkeypatch.setattr(predicting, "fit_examples", spy)
+    probe = {"probe_type": kind, "target_layers": ["last_layer"]}
+    probe |= {"hidden_dims": [8]} if kind == "mlp" else {}
+    experiment = {"run_name": "tiny", "model": str(world[2]), "probe_config": probe}
+    job = evaluate(data.config(tmp_path, *world[1:], experiments=[experiment])).jobs[0]
+    saved = read_predictions(job.path)
+    for name, (train, validation) in zip(["1", "2", "3"], seen, strict=True):
+        tested = {clip for clip, fold in zip(saved.ids, saved.rounds, strict=True) if fold == name}
+        assert (len(tested), len(train), len(validation)) == ((8, 8, 8) if kind == "mlp" else (8, 16, 0))
+        assert len(tested | train | validation) == 24
+
+
 def test_the_seed_given_is_the_seed_used(world, tmp_path):
     draws = []
     for seed in (1, 2, 1):
         settings = data.config(tmp_path / str(len(draws)), *world[1:], eval_modes=["fewshot"], seed=seed)
         draws.append(evaluate(settings).results[0].details["shots"][0]["values"])
     assert draws[0] == draws[2] != draws[1]
+    assert len(set(draws[0])) > 1
+
+
+@pytest.mark.parametrize(
+    ("change", "modes"),
+    [
+        ({"knn_neighbors": 3}, {"knn"}),
+        ({"retrieval_k": [3]}, {"retrieval"}),
+        ({"retrieval_max_queries": 5}, {"retrieval"}),
+        ({"clustering_scaling": "none"}, {"clustering"}),
+        ({"few_shot": {"shots": [1, 2], "seeds": 4}}, {"fewshot"}),
+        ({"bootstrap_samples": 50}, {"probe", "finetune", "knn", "retrieval", "clustering"}),
+        ({"training_params": {"train_epochs": 2, "lr": 2e-3, "batch_size": 8}}, {"probe", "finetune"}),
+        ({"training_params": {"train_epochs": 2, "lr": 1e-3, "batch_size": 8, "log_steps": 7}}, set()),
+        ({"seed": 4}, {*ALL, "finetune"}),
+        ({"offline_embeddings": {"probe_storage_aggregation": "max"}}, {*ALL}),
+        ({"probe": {"extra_config": {"strength": 0.1}}}, {*ALL, "finetune"}),
+        ({"num_workers": 1, "disable_tqdm": True, "results_csv_path": "all.csv"}, set()),
+    ],
+)
+def test_a_mode_is_done_anew_where_its_settings_changed_and_only_there(world, tmp_path, change, modes):
+    def paths(probe=None, **changes):
+        probe = {"target_layers": ["last_layer"], **(probe or {})}
+        experiments = [{"run_name": "tiny", "model": str(world[2]), "probe_config": probe}]
+        changes |= {"experiments": experiments, "eval_modes": [*ALL, "finetune"]}
+        jobs = plan_jobs(data.config(tmp_path, *world[1:], **changes))
+        return {job.mode: job.path for job in jobs}
+
+    before, after = paths(), paths(**change)
+    assert {mode for mode in before if before[mode] != after[mode]} == modes
 
 
 def test_other_weights_are_another_result(world, tmp_path):

@@ -139,6 +139,18 @@ def test_a_mask_is_ignored_unless_asked_for():
         assert handling(x, mask).isfinite().all()
 
 
+@torch.no_grad()
+def test_frames_that_see_padding_are_padding_and_what_is_in_them_does_not_matter():
+    model, x = tiny(options={"handle_padding": True}), noise(1, 8000)
+    for valid in (399, 400, 719, 720, 4000, 8000):
+        features = model.forward_features(x, torch.arange(8000).unsqueeze(0) >= valid)
+        assert (~features.padding_mask).sum() == model.config.num_frames(valid)
+    frames, padding = noise(2, 20 * 8).view(2, 20, 8), torch.arange(20) >= torch.tensor([[20], [6]])
+    other = torch.where(padding.unsqueeze(-1), 7.0, frames)
+    encoder = model.backbone.encoder
+    torch.testing.assert_close(encoder(other, padding)[~padding], encoder(frames, padding)[~padding])
+
+
 def test_silence_is_finite():
     assert tiny()(torch.zeros(2, 16000)).isfinite().all()
 
@@ -221,8 +233,9 @@ def test_export_into_an_unknown_layout():
         export_state({}, "fairsq")
 
 
-def test_own_file_keeps_its_classifier(tmp_path):
-    model = tiny()
+@pytest.mark.parametrize("bias", [False, True])
+def test_own_file_keeps_its_classifier(tmp_path, bias):
+    model = tiny(extractor_conv_bias=bias)
     save_file(model.state_dict(), tmp_path / "hubert.safetensors")
     options = {"init_config": {"encoder_num_heads": 4}, "device": "cpu"}
     again = avex.load_model("aves", checkpoint_path=tmp_path / "hubert.safetensors", **options)

@@ -226,7 +226,7 @@ def test_raw_modules_stay_selectable(model_of):
 
 def test_convolutions_over_time_have_their_channels_first():
     model = PlainNet().eval()
-    x = sound(model, seconds=1)
+    x = sound(model, seconds=2)
     with torch.no_grad():
         conv, mix = model.layer_features(x, ["conv", "mix"]).values()
         maps = model.conv(x[:, None])
@@ -234,6 +234,14 @@ def test_convolutions_over_time_have_their_channels_first():
     torch.testing.assert_close(conv.pooled("mean"), maps.mean(2))
     torch.testing.assert_close(conv.sequence(), maps.transpose(1, 2))
     assert mix.layout == TokenLayout("tokens", frame_rate=250.0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_asking_for_the_width_of_embeddings_changes_nothing(training):
+    model = PlainNet().train(training)
+    assert model.embedding_dim == 5
+    assert model.training == model.norm.training == training
+    assert model.norm.num_batches_tracked == 0
 
 
 def test_outputs_that_are_not_batch_first_are_refused():
@@ -247,9 +255,9 @@ def test_outputs_that_are_not_batch_first_are_refused():
 def test_a_mask_is_stretched_over_layers_with_other_steps():
     layout = TokenLayout("tokens", frame_rate=4.0)
     own = Features(torch.zeros(1, 4, 2), layout, torch.tensor([[False, False, True, True]]))
-    layer = tapped_features("conv", nn.Identity(), torch.zeros(1, 3, 1, 8), own, 1, 1.0)
+    layer = tapped_features("conv", nn.Identity(), torch.zeros(1, 3, 1, 8), own, 1, 2.0)
     assert layer.padding_mask.tolist() == [[False] * 4 + [True] * 4]
-    assert layer.layout.frame_rate == 8.0
+    assert layer.layout.frame_rate == 4.0
 
 
 # -- extract_embeddings ------------------------------------------------------------------------------------

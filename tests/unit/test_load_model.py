@@ -115,6 +115,34 @@ def test_everything_is_kept_without_num_classes(tiny):
     assert sorted(model.load_report.loaded) == sorted(original.state_dict())
 
 
+@pytest.mark.parametrize("prefix", ["module.", "model.", "module.model."])
+def test_a_head_is_found_in_a_wrapped_file(tiny, tmp_path, prefix):
+    path, original = tiny
+    wrapped = {prefix + name: value for name, value in original.state_dict().items()}
+    save_file(wrapped, tmp_path / "wrapped.safetensors")
+    model = avex.load_model(path, checkpoint_path=tmp_path / "wrapped.safetensors")
+    x = torch.randn(2, 16)
+    assert torch.equal(model(x), original(x))
+
+
+def test_a_class_of_one_size_keeps_it(tiny, tmp_path):
+    class OneSize(nn.Sequential):
+        name = "one_size"
+
+        def __init__(self):
+            super().__init__()
+            self.classifier = nn.Linear(8, 5)
+
+    avex.register_model_class(OneSize)
+    save_file(original := OneSize().state_dict(), tmp_path / "one.safetensors")
+    path = write_card(tmp_path, checkpoint_path="one.safetensors", model_spec={"name": "one_size"})
+    model = avex.load_model(path, device="cpu")
+    assert torch.equal(model.classifier.weight, original["classifier.weight"])
+    assert model.label_mapping["index_to_label"][4] == "e"
+    with pytest.raises(ConfigError, match="takes no option 'num_classes'"):
+        avex.load_model(path, num_classes=5, device="cpu")
+
+
 def test_num_classes_makes_a_new_head(tiny):
     path, original = tiny
     model = avex.load_model(path, num_classes=3)

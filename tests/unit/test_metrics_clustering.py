@@ -109,3 +109,17 @@ def test_what_cannot_be_clustered_is_said(x, y, message):
 def test_an_unknown_scaling_is_said():
     with pytest.raises(ConfigError, match="Choose 'unit', 'standard' or 'none'"):
         clustering_scores(*blobs(), scaling="l2")
+
+
+def test_two_clusters_are_enough_for_a_silhouette():
+    x, y = blobs(classes=2)
+    found = clustering_scores(x, y)
+    assert found.values["clustering_silhouette"] == pytest.approx(silhouette_score(normalize(x), y))
+    assert found.values["clustering_best_k"] == 2
+
+
+@pytest.mark.parametrize(("blobs_there", "classes", "best"), [(8, 3, 6), (3, 5, 3)])
+def test_the_search_goes_from_two_below_to_three_above(blobs_there, classes, best):
+    x, _ = blobs(classes=blobs_there)
+    labels = np.arange(len(x)) % classes
+    assert clustering_scores(x, labels).values["clustering_best_k"] == best

@@ -100,6 +100,7 @@ def test_lists_longer_than_the_database_end_with_it():
     [
         (([[1.0, np.nan]], [0]), "NaN or infinite"),
         (([[1.0]], [0, 1]), "2 labels for 1 embeddings"),
+        (([[1.0]], [0], [[1.0], [0.5]], [0]), "1 labels for 2 database"),
         (([1.0], [0]), r"Expected \(N, D\)"),
         (([[1.0]], [[2]]), "must be 0 or 1"),
         (([[1.0]], [0], [[1.0]]), "Give both or neither"),

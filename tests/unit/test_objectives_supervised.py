@@ -104,8 +104,13 @@ def test_labels_and_settings_that_do_not_fit_are_refused():
         ClassificationLoss(class_weights=torch.ones(2))(torch.zeros(2, 3), torch.tensor([0, 1]))
     with pytest.raises(UnknownNameError, match="Did you mean 'focal'"):
         ClassificationLoss("fokal")
-    with pytest.raises(ConfigError):
-        ClassificationLoss(label_smoothing=1.0)
+    for wrong in ({"label_smoothing": 1.0}, {"label_smoothing": -0.1}):
+        with pytest.raises(ConfigError, match="label_smoothing must lie"):
+            ClassificationLoss(**wrong)
+    for wrong in ({"focal_gamma": -1.0}, {"focal_alpha": 1.5}, {"focal_alpha": -0.5}):
+        with pytest.raises(ConfigError, match="focal_gamma must not be negative"):
+            ClassificationLoss("focal", **wrong)
+    assert ClassificationLoss("focal", focal_gamma=0.0, focal_alpha=1.0).alpha == 1.0
 
 
 # -- the objective ----------------------------------------------------------------------------------------

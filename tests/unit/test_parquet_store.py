@@ -46,7 +46,7 @@ _spec.loader.exec_module(known)
 EACH_COMMIT = SealPolicy(rows=1, seconds=1e9, stream_rows=2048)
 
 
-def add(store: ParquetStore, name: str, rows: int, first: int = 0, size: int = 1000) -> None:
+def add(store: ParquetStore | MemoryStore, name: str, rows: int, first: int = 0, size: int = 1000) -> None:
     store.append(known.make_batch(name, rows, first, store.header.embedding_dim))
     store.commit(RecordingKey(name, size, 7))
 
@@ -265,6 +265,31 @@ def test_changed_recording_is_not_done_and_its_old_rows_go(out: Path) -> None:
     assert names_in(out) == ["a.wav", "a.wav", "c.wav", "c.wav", "b.wav"]
     assert open_store(out).done()["b.wav"] == changed
     assert pq.read_metadata(out).num_rows == 5
+
+
+def test_replaced_rows_go_wherever_row_groups_and_batches_begin(out: Path) -> None:
+    """Of the first part, row groups are dropped whole or in pieces."""
+    counts = (1, 3, 2, 4, 0, 2, 4, 1, 3, 2)
+    policy = SealPolicy(rows=10**6, seconds=1e9, stream_rows=4)  # one part with row groups of four rows
+    store, memory = ParquetStore(out, known.make_header(), seal=policy), MemoryStore(known.make_header())
+    for i, count in enumerate(counts):
+        for target in (store, memory):
+            add(target, f"{i}.wav", count, first=100 * i)
+    store.suspend()
+    assert pq.read_metadata(next(Path(f"{out}.partial").glob("*.parquet"))).num_row_groups == 6
+    store = ParquetStore(out, known.make_header(), seal=policy)
+    for i in (0, 1, 2, 5, 8):
+        for target in (store, memory):
+            add(target, f"{i}.wav", 1, first=100 * i + 50)
+    for batch_rows in (1, 3, 100):
+        rows = [batch.to_pylist() for batch in store.scan(batch_rows=batch_rows)]
+        assert [row for batch in rows for row in batch] == [
+            row for batch in memory.scan() for row in batch.to_pylist()
+        ]
+        assert {len(batch) for batch in rows[:-1]} <= {batch_rows}
+    store.close()
+    np.testing.assert_array_equal(open_store(out).to_numpy(), memory.to_numpy())
+    assert pq.read_metadata(out).num_rows == len(memory) == 16
 
 
 def test_leaving_by_an_error_keeps_what_was_committed(out: Path) -> None:

@@ -1,5 +1,6 @@
 """The pipeline with an engine whose answers are known: order, batching, failures."""
 
+import errno
 import threading
 import time
 
@@ -97,8 +98,9 @@ def test_results_arrive_in_order_whatever_the_timing(folder):
 def test_batches_fill_across_recordings(folder):
     engine = SumEngine(sessions=1)
     _, stats, _ = run(folder, engine)
-    assert engine.batches[:-1] == [4] * (len(engine.batches) - 1)
-    assert sum(engine.batches) == stats.windows
+    full, rest = divmod(stats.windows, 4)
+    assert full > 2
+    assert engine.batches == [4] * full + [rest] * bool(rest)
 
 
 def test_recordings_do_not_interleave(folder):
@@ -131,6 +133,46 @@ def test_fail_fast_keeps_what_was_done(folder):
     ]
 
 
+def test_failures_are_reported_before_more_is_collected(folder, wav):
+    wav("00.wav", seconds=2.0, sample_rate=RATE)
+    (folder / "01.wav").write_bytes(b"not audio")
+    engine = SumEngine(sessions=1)
+    with pytest.raises(PartialFailureError, match=r"01\.wav"):
+        run(folder, engine, fail_fast=True)
+    assert engine.batches[0] == 2
+
+
+def test_recordings_do_not_wait_for_a_batch_without_end(wav, tmp_path):
+    for i in range(70):
+        wav(f"{i:02d}.wav", data=np.zeros((10, 1)), sample_rate=RATE)
+    engine = SumEngine()
+    engine.batch_size = 1000
+    run(tmp_path, engine)
+    assert engine.batches == [64, 6]
+
+
+def test_what_cannot_be_written_costs_one_recording_unless_nothing_can(folder):
+    class Refusing(ListSink):
+        def commit(self, recording):
+            if recording.name.endswith("03.wav"):
+                raise OSError(self.code, "refused")
+            super().commit(recording)
+
+    for code in (errno.ENAMETOOLONG, errno.ENOSPC):
+        sink, problems = Refusing(), ProblemLog(None)
+        sink.code = code
+        pipeline = Pipeline(SumEngine(), ReadPlan(RATE, Windower(1.0)), sink, problems)
+        if code == errno.ENOSPC:
+            with pytest.raises(OSError, match="refused"):
+                pipeline.run(discover(folder))
+            assert len([name for event, name in sink.events if event == "commit"]) == 3
+            continue
+        stats = pipeline.run(discover(folder))
+        assert (stats.done, stats.failed) == (11, 1)
+        assert [(p.recording[-6:], p.cause) for p in problems.problems] == [("03.wav", "not_written")]
+        assert ("rollback", str(folder / "03.wav")) in sink.events
+
+
 def test_non_finite_results_are_left_out(wav, tmp_path):
     data = np.full((3000, 1), 0.25)
     data[1000] = 0.5
@@ -140,6 +182,53 @@ def test_non_finite_results_are_left_out(wav, tmp_path):
     assert np.concatenate([r.start_s for r in rows]).tolist() == [0.0, 2.0]
     assert [(p.cause, p.windows_lost) for p in problems.problems] == [("non_finite_output", 1)]
     assert stats.windows == 2
+
+
+def test_logits_stay_with_their_windows(wav, tmp_path):
+    class WithLogits(SumEngine):
+        """Logits are the first sample and its negative; NaN for one window, though its embedding is fine."""
+
+        def run(self, windows, valid):
+            first = np.where(np.isclose(windows[:, :1], 0.5), np.nan, windows[:, :1])
+            return EngineOutput(super().run(windows, valid).embedding, np.hstack([first, -first]))
+
+    firsts = [[0.1, 0.5, 0.3], [0.4, 0.2]]
+    for i, values in enumerate(firsts):
+        data = np.zeros((len(values) * RATE, 1))
+        data[::RATE, 0] = values
+        wav(f"{i}.wav", data=data, sample_rate=RATE, subtype="FLOAT")
+    sink, stats, problems = run(tmp_path, WithLogits())
+    got = [[row for rows in parts for row in rows.logits[:, 0]] for parts in sink.rows.values()]
+    assert got == [pytest.approx([0.1, 0.3]), pytest.approx([0.4, 0.2])]
+    for parts in sink.rows.values():
+        for rows in parts:
+            assert np.array_equal(rows.logits[:, 0], rows.embedding[:, 1])
+            assert np.array_equal(rows.logits[:, 1], -rows.embedding[:, 1])
+    assert [(p.cause, p.windows_lost) for p in problems.problems] == [("non_finite_output", 1)]
+    assert stats.windows == 4
+
+
+def test_a_fault_of_ours_costs_one_recording(folder):
+    def describe(path):
+        if path.endswith("03.wav"):
+            raise ZeroDivisionError("nobody thought of this")
+
+    sink, problems = ListSink(), ProblemLog(None)
+    plan = ReadPlan(RATE, Windower(1.0), describe=describe)
+    stats = Pipeline(SumEngine(), plan, sink, problems).run(discover(folder))
+    assert (stats.done, stats.failed) == (11, 1)
+    assert [(p.recording[-6:], p.cause) for p in problems.errors] == [("03.wav", "internal_error")]
+    assert "nobody thought of this" in problems.errors[0].message
+
+
+def test_a_setting_that_no_recording_can_have_ends_the_run(folder):
+    def describe(path):
+        raise ConfigError("there is no such zone")
+
+    plan = ReadPlan(RATE, Windower(1.0), describe=describe)
+    with pytest.raises(ConfigError, match="no such zone"):
+        Pipeline(SumEngine(), plan, ListSink(), ProblemLog(None)).run(discover(folder))
+    assert not [t for t in threading.enumerate() if t.name.startswith("avex-")]
 
 
 def test_an_engine_that_fails_ends_the_run(folder):
@@ -198,6 +287,19 @@ def test_problem_log_makes_its_folder_and_its_header(tmp_path):
     path.touch()  # all that a full disk left
     ProblemLog(path).add(Problem("a.wav", "error", "empty", "it is empty"))
     assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
+
+
+def test_problem_log_takes_names_that_are_not_utf8(tmp_path):
+    from avex.embedding.problems import Problem
+
+    path, name = tmp_path / "errors.csv", "caf\udce9.wav"
+    log = ProblemLog(path)
+    log.add(Problem(name, "error", "empty", "it is empty"))
+    log.add(Problem("b.wav", "warning", "truncated", "cut"))
+    assert [problem.recording for problem in log.errors] == [name]
+    assert "caf\\udce9.wav" in path.read_text(encoding="utf-8")
+    ProblemLog(path, again=[name])
+    assert [line.split(",")[1] for line in path.read_text(encoding="utf-8").splitlines()[1:]] == ["b.wav"]
 
 
 def test_problem_log_leaves_other_files_alone(tmp_path):

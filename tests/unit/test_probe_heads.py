@@ -227,8 +227,12 @@ def test_padding_does_not_bleed_when_sequences_are_aligned():
     short = Features(torch.zeros(1, 2, 2), TokenLayout("tokens"), torch.tensor([[False, True]]))
     long_values = torch.tensor([1.0, 1.0, 1.0, 99.0]).reshape(1, 4, 1).expand(1, 4, 2)
     mask = torch.tensor([[False, False, False, True]])
-    values, _ = probe.head_input([short, Features(long_values, TokenLayout("tokens"), mask)])
+    values, padding = probe.head_input([short, Features(long_values, TokenLayout("tokens"), mask)])
     torch.testing.assert_close(values[0, :, 0], torch.tensor([0.5, 0.5]))
+    assert padding.tolist() == [[False, True]], "padding in one layer"
+    mask = torch.tensor([[True, True, True, False]])
+    _, padding = probe.head_input([torch.zeros(1, 2, 2), Features(long_values, TokenLayout("tokens"), mask)])
+    assert padding.tolist() == [[True, False]], "a step that has some audio counts"
 
 
 def test_prefix_tokens_of_features_take_no_part():
@@ -456,10 +460,21 @@ def test_neighbours_vote():
     torch.testing.assert_close(weighted(x).softmax(1)[0, 0], votes[:2].sum(), atol=2e-4, rtol=0)
 
 
+def test_neighbours_are_those_of_scikit_learn():
+    neighbors = pytest.importorskip("sklearn.neighbors")
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = (torch.rand(n, 6, generator=generator) * torch.arange(1, 7) for n in (40, 9))
+    y = torch.arange(40) % 3
+    probe = KNNProbe(LayerMix(("x",), (6,)), 3, knn_neighbors=7, knn_weighting="uniform").fit(bank, y)
+    wanted = neighbors.KNeighborsClassifier(7, metric="cosine").fit(bank, y).predict_proba(queries)
+    np.testing.assert_allclose(probe(queries).softmax(1), wanted, atol=1e-3)
+
+
 def test_several_labels_per_clip():
     x = torch.eye(3)
     y = [[1, 0], [1, 1], [0, 1]]
     knn = KNNProbe(LayerMix(("x",), (3,)), 2, knn_neighbors=1).fit(x, y)
+    assert knn(x).isfinite().all(), "no class is ever impossible, or certain"
     torch.testing.assert_close(knn(x).sigmoid(), torch.tensor(y, dtype=torch.float), atol=1e-3, rtol=0)
     prototypes = PrototypeProbe(LayerMix(("x",), (3,)), 2).fit(x, torch.tensor(y)).prototypes
     s = 2**-0.5

@@ -1,10 +1,12 @@
+import math
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 import soundfile
 from hypothesis import given, settings
 
-from avex.audio import Windower
+from avex.audio import Windower, resample
 from avex.embedding.reading import NonFiniteRuns, ReadPlan, Recording, read_windows
 from avex.embedding.sources import Source
 
@@ -109,6 +111,39 @@ def test_touched_windows_are_those_with_bad_samples(bad, blocks, ranges):
     stop = start + np.array([n for _, n in ranges])
     expected = [not np.isfinite(signal[a:b]).all() for a, b in zip(start, stop, strict=True)]
     assert runs.touched(0, start, stop).tolist() == expected
+
+
+@pytest.mark.parametrize("rate", [1000, 1600, 441])
+@pytest.mark.parametrize("tail", ["pad", "shift", "drop"])
+def test_windows_of_many_blocks_are_those_of_the_whole(wav, rate, tail):
+    """What is read, resampled and cut in blocks, NaN included, against the same done at once."""
+    orig, seconds, hop = 1000, 1.0, 0.25
+    rng = np.random.default_rng(rate)
+    data = rng.uniform(-0.5, 0.5, (30_030, 2)).astype(np.float32)
+    # Near the edges of blocks of 8 s, where a window begins in one and ends in the next.
+    for start, stop in ((7_990, 8_010), (16_000, 16_001), (23_999, 24_000), (29_300, 29_301)):
+        data[start:stop, 1] = np.nan
+    path = wav(data=data, sample_rate=orig, subtype="FLOAT")
+    read_plan = plan(seconds, hop, tail, "each", rate, resampler="kaiser_best")
+    assert read_plan.block_seconds == 8.0
+    recording, got = collect(path, read_plan)
+
+    whole = resample(np.nan_to_num(data, nan=0.0), orig, rate, "kaiser_best")
+    expected = []
+    for window in Windower(seconds, hop, tail).plan(len(whole), rate):
+        first, last = math.floor(window.start * orig / rate), math.ceil(window.stop * orig / rate)
+        heard = [channel for channel in (0, 1) if np.isfinite(data[first:last, channel]).all()]
+        expected += [(window.start, window.stop, channel) for channel in heard]
+    assert got["channel"].tolist() == [channel + 1 for _, _, channel in expected]
+    assert got["start_s"] == pytest.approx([start / rate for start, _, _ in expected], abs=1e-12)
+    assert got["end_s"] == pytest.approx(
+        [min(stop / rate, len(data) / orig) for _, stop, _ in expected], abs=1e-12
+    )
+    for row, (start, stop, channel) in zip(got["windows"], expected, strict=True):
+        assert np.array_equal(row[: stop - start], whole[start:stop, channel])
+        assert not row[stop - start :].any()
+    lost = 2 * len(Windower(seconds, hop, tail).plan(len(whole), rate)) - len(expected)
+    assert [problem.windows_lost for problem in recording.problems] == [lost]
 
 
 def test_truncated_recordings_give_what_decodes(wav, tmp_path):

@@ -41,6 +41,17 @@ def test_globs(tree):
     assert names(discover(str(tree / "**" / "*.ogg"))) == [str(tree / "sub/deeper/d.ogg")]
     with pytest.raises(ConfigError, match="Nothing matches"):
         discover(str(tree / "*.aiff"))
+    # Folders and manifests that match are opened, as if they had been named.
+    (tree / "list.csv").write_text("path\nb.wav\n")
+    assert names(discover(str(tree / "s*b"))) == [str(tree / "sub/c.mp3"), str(tree / "sub/deeper/d.ogg")]
+    assert names(discover(str(tree / "*.csv"))) == [str(tree / "b.wav")]
+
+
+def test_empty_folders_are_no_recordings(tree):
+    (tree / "to do").mkdir()
+    (tree / "full.wav").mkdir()
+    (tree / "full.wav" / "x.wav").write_bytes(b"x")
+    assert len(discover(tree)) == 5
 
 
 def test_a_name_with_brackets_is_a_file_before_it_is_a_glob(tree):
@@ -112,6 +123,14 @@ def test_manifest(tree, column):
     ]
     assert sources[1].name == str(tree / "sub/c.mp3") + "#t=1.5,4"
     assert sources[2].name.endswith("#t=2")
+
+
+def test_paths_of_a_manifest_are_beside_it_or_else_where_the_user_stands(tree, monkeypatch):
+    monkeypatch.chdir(tree)
+    (tree / "tables").mkdir()
+    (tree / "tables" / "a.FLAC").write_bytes(b"x")
+    (tree / "tables" / "list.csv").write_text("path\na.FLAC\nsub/c.mp3\nnowhere.wav\n")
+    assert names(discover("tables/list.csv")) == ["tables/a.FLAC", "sub/c.mp3", "tables/nowhere.wav"]
 
 
 def test_manifest_of_a_spreadsheet(tree):

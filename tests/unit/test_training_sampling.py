@@ -22,6 +22,9 @@ def test_epochs_and_seeds_differ():
     order = EpochOrder(50, seed=1)
     assert (order(0) != order(1)).any()
     assert (order(0) != EpochOrder(50, seed=2)(0)).any()
+    batches = EpochBatches(order, 5)
+    batches.set_epoch(1)
+    assert list(batches) == list(EpochBatches(order, 5, epoch=1)) != list(EpochBatches(order, 5))
 
 
 @given(sizes, st.integers(1, 5), st.sampled_from([1, 2, 4]), st.integers(0, 3))
@@ -46,6 +49,9 @@ def test_going_on_in_the_middle_gives_the_rest(count, batch_size, data):
 
 
 def test_clips_per_epoch_goes_round():
+    batches = EpochBatches(EpochOrder(3, shuffle=False, clips_per_epoch=7), 2)
+    assert [[index for _, index, _ in batch] for batch in batches] == [[0, 1], [2, 0], [1, 2], [0, 0]]
+    assert len(batches) == 4
     assert EpochOrder(3, shuffle=False, clips_per_epoch=7)(0).tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
@@ -97,3 +103,9 @@ def test_shares_are_equal_and_cover_everything(count, world):
 def test_no_clips_is_an_error():
     with pytest.raises(ConfigError, match="no clips"):
         EpochOrder(0)
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [0.0, 0.0, 0.0]])
+def test_weights_that_do_not_fit_are_an_error(weights):
+    with pytest.raises(ConfigError, match="weights do not fit 3 clips"):
+        EpochOrder(3, weights=np.array(weights))

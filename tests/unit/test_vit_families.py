@@ -250,6 +250,20 @@ def heads_of(case):
 
 
 @each
+def test_heads_are_those_of_the_published_model_of_that_width_or_have_to_be_given(case, tmp_path):
+    for sizes in type(case.build().config).published.values():
+        width = sizes["embed_dim"]
+        state = {"backbone.blocks.0.mlp.fc1.weight": torch.empty(4 * width, width, device="meta")}
+        assert (
+            case.cls.options_from_checkpoint({}, state)["checkpoint_config"]["num_heads"]
+            == sizes["num_heads"]
+        )
+    save_file(case.build().state_dict(), tmp_path / "file.safetensors")
+    with pytest.raises(ConfigError, match=f"length 16 has is not clear.* {case.option}={{'num_heads'"):
+        avex.load_model(case.name, checkpoint_path=tmp_path / "file.safetensors")
+
+
+@each
 def test_layouts_have_no_place_for_what_they_lack(case):
     state = case.build(num_classes=4).state_dict()
     for layout in case.headless:

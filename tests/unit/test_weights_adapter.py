@@ -17,7 +17,6 @@ FAIRSEQ = KeyMapAdapter(
     "fairseq",
     KeyMap([("_ema.{rest}", None, "moving average"), ("{rest}", "backbone.{rest}")]),
     requires=("mask_emb",),
-    forbids=("backbone.a",),
 )
 ADAPTERS = [ESP, HUB, FAIRSEQ]
 
@@ -109,7 +108,7 @@ TARGET = frozenset({"backbone.a", "backbone.b", "classifier.weight"})
         (TARGET, ["model.x", "model.y"], ["model.x", "model.y"]),
         (TARGET, [], []),
         # never two keys of one name
-        (frozenset({"classifier.w"}), ["backbone.classifier.w", "backbone.a", "classifier.w"],
+        (frozenset({"a", "classifier.w"}), ["backbone.classifier.w", "backbone.a", "classifier.w"],
          ["backbone.classifier.w", "backbone.a", "classifier.w"]),
     ],
 )  # fmt: skip

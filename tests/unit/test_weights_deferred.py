@@ -39,6 +39,12 @@ def test_whoever_looks_sees_values():
             self.scale = nn.Parameter(self.linear.weight.norm(dim=0).detach())
             self.twin = copy.deepcopy(self.linear)
             self.flat = self.linear.bias.view(-1)
+            self.listed = nn.Linear(4, 4)
+            self.stack = torch.stack([self.listed.weight, self.listed.weight]).detach()
+            self.scaled, factor = nn.Linear(4, 4), torch.tensor(2.0)
+            with torch.no_grad():
+                self.scaled.weight.mul_(factor)
+            factor.zero_()
 
     model, later = build(Looks)
     bound = 0.5  # Linear draws from [-1/sqrt(fan_in), 1/sqrt(fan_in)]
@@ -46,6 +52,9 @@ def test_whoever_looks_sees_values():
     assert torch.equal(model.scale, model.linear.weight.norm(dim=0))
     assert torch.equal(model.twin.weight, model.linear.weight)
     assert not later.is_unfilled(model.linear.weight)
+    later.fill()
+    assert torch.equal(model.stack[1], model.listed.weight)
+    assert 0 < model.scaled.weight.abs().max() <= 2 * bound
 
 
 def test_scaling_is_written_down_too():

@@ -71,13 +71,14 @@ def test_json_round_trip(tmp_path: Path, labels: LabelMap) -> None:
 
 @pytest.mark.parametrize("text", ["\ufeff{}\n{}\n{}\n\n", "{}\r\n{}\r\n{}", "{} \n{}\n{}\n"])
 def test_text(tmp_path: Path, text: str, labels: LabelMap) -> None:
-    (tmp_path / "labels.txt").write_bytes(text.format(*NAMES).encode())
-    assert LabelMap.load(tmp_path / "labels.txt") == labels
+    for name in ("labels.txt", "labels", "LABELS.LST"):
+        (tmp_path / name).write_bytes(text.format(*NAMES).encode())
+        assert LabelMap.load(tmp_path / name) == labels
 
 
 def test_text_that_looks_like_json(tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_text("[noise]\nGr\u00fcnfink\u2028Chloris\n", encoding="utf-8")
-    assert LabelMap.load(tmp_path / "labels.txt").labels == ("[noise]", "Gr\u00fcnfink\u2028Chloris")
+    (tmp_path / "labels.TXT").write_text("[noise]\nGr\u00fcnfink\u2028Chloris\n", encoding="utf-8")
+    assert LabelMap.load(tmp_path / "labels.TXT").labels == ("[noise]", "Gr\u00fcnfink\u2028Chloris")
 
 
 @pytest.mark.parametrize(

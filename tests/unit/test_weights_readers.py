@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from avex._core.errors import WeightsError
 from avex.weights import read_checkpoint, read_header
 from avex.weights.pickles import RestrictedReader
+from avex.weights.safetensors_file import read_tensors
 from avex.weights.sniff import read_safetensors_header, sniff_container
 
 
@@ -354,6 +356,50 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     torch.save(saved, folder / "zip")
     torch.save(saved, folder / "legacy", _use_new_zipfile_serialization=False)
     return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("format", [None, "fairseq"])
+def test_parts_of_storages_in_very_old_files(tmp_path: Path, format: str | None) -> None:
+    """Early versions of torch stored a tensor's share of a storage as (name, first element, elements)."""
+
+    class Part:
+        def __init__(self, first, count):
+            self.first, self.count = first, count
+
+    class Row:
+        def __init__(self, *part):
+            self.part = Part(*part)
+
+        def __reduce__(self):
+            arguments = (self.part, 0, (self.part.count,), (1,), False, collections.OrderedDict())
+            return torch._utils._rebuild_tensor_v2, arguments
+
+    class OldPickler(pickle.Pickler):
+        def persistent_id(self, value):
+            if not isinstance(value, Part):
+                return None
+            view = (f"part {value.first}", value.first, value.count)
+            return ("storage", torch.FloatStorage, "1", "cpu", 10, view)
+
+    path = tmp_path / "old.pt"
+    with path.open("wb") as file:
+        for header in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
+            pickle.dump(header, file, protocol=2)
+        OldPickler(file, protocol=2).dump({"a": Row(2, 3), "b": Row(5, 4)})
+        pickle.dump(["1"], file, protocol=2)
+        file.write((10).to_bytes(8, "little") + np.arange(10, dtype=np.float32).tobytes())
+    tensors = read_checkpoint(path, format).tensors
+    assert {name: value.tolist() for name, value in tensors.items()} == {"a": [2, 3, 4], "b": [5, 6, 7, 8]}
+
+
+def test_a_file_that_shrinks_after_its_header_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.ones(1000)}, path)
+    header = read_safetensors_header(path)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+    with pytest.raises(WeightsError, match="ended while it was read"):
+        read_tensors(path, header)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "zip", "legacy"])

@@ -34,6 +34,19 @@ class Resampler(Protocol):
         ...
 
 
+def check_method(method: Method | str) -> None:
+    """Check that there is a resampler of this name.
+
+    Raises:
+        UnknownNameError: There is none.
+    """
+    if method not in get_args(Method):
+        raise UnknownNameError(
+            f"Unknown resampler '{method}'.{did_you_mean(method, get_args(Method))} "
+            f"Known: {', '.join(get_args(Method))}."
+        )
+
+
 def output_length(n: int, orig_rate: int, target_rate: int) -> int:
     """Return `ceil(n * target_rate / orig_rate)`, in integers.
 
@@ -68,11 +81,7 @@ def make_resampler(
     for name, value in (("orig_rate", orig_rate), ("target_rate", target_rate), ("channels", channels)):
         if int(value) != value or value < 1:
             raise ConfigError(f"{name} is {value!r}; expected a positive integer.")
-    if method not in get_args(Method):
-        raise UnknownNameError(
-            f"Unknown resampler '{method}'.{did_you_mean(method, get_args(Method))} "
-            f"Known: {', '.join(get_args(Method))}."
-        )
+    check_method(method)
     if orig_rate == target_rate:
         return _Identity(channels, method)
     make = _Soxr if method == "soxr_hq" else _KaiserBest

@@ -19,15 +19,51 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     """Parse YAML text that must hold a mapping.
 
     Raises:
-        ConfigError: Not YAML, or not a mapping.
+        ConfigError: Not YAML, not a mapping, or a name that is given twice.
     """
     try:
-        data = yaml.load(text, Loader=_Loader)
+        data = _load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"'{source}' is not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"'{source}' must hold a mapping of names to values, not {type(data).__name__}.")
     return data
+
+
+def _load(text: str) -> Any:
+    """What YAML text holds; a name twice in one mapping, of which YAML would take the last, is an error."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_names(node)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _check_names(root: yaml.Node) -> None:
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # of an anchor, which may be named many times
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            names: set[tuple[str, str]] = set()
+            for key, value in node.value:
+                waiting.append(value)
+                if not isinstance(key, yaml.ScalarNode):
+                    continue
+                if (key.tag, key.value) in names:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"'{key.value}' is there twice", key.start_mark
+                    )
+                names.add((key.tag, key.value))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

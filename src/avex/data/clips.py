@@ -88,6 +88,12 @@ class Clip:
         """Length in seconds; None if the clip goes on to the end of the recording."""
         return None if self.end_s is None else self.end_s - self.start_s
 
+    def beginning(self, seconds: float | None) -> Clip:
+        """The clip without what goes beyond some seconds; as it is, if it is shorter or there is no limit."""
+        if seconds is None or (self.duration_s is not None and self.duration_s <= seconds):
+            return self
+        return replace(self, end_s=self.start_s + seconds)
+
     @property
     def label(self) -> str:
         """The only label.

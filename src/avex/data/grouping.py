@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -30,7 +31,7 @@ def group_numbers(clips: Sequence[Clip]) -> Indices:
 
     first: dict[tuple[str, str], int] = {}
     for i, clip in enumerate(clips):
-        keys = [("recording", clip.path.as_posix())]
+        keys = [("recording", _recording(clip))]
         if clip.group is not None:
             keys.append(("group", clip.group))
         for key in keys:
@@ -88,10 +89,15 @@ def check_parts(parts: Mapping[str, Sequence[Clip]]) -> None:
     clips = [clip for part in parts.values() for clip in part]
     ends = np.cumsum([0, *map(len, parts.values())])
     named = {name: np.arange(ends[i], ends[i + 1]) for i, name in enumerate(parts)}
-    check_leakage(named, [clip.path.as_posix() for clip in clips], "recording")
+    check_leakage(named, [_recording(clip) for clip in clips], "recording")
     if any(clip.group is not None for clip in clips):
         grouped = {
             name: np.array([i for i in indices if clips[i].group is not None], np.int64)
             for name, indices in named.items()
         }
         check_leakage(grouped, [clip.group or "" for clip in clips], "group")
+
+
+def _recording(clip: Clip) -> str:
+    """One name for a recording, also where tables of two folders both say `../wav/a.wav`, or one is relative."""
+    return os.path.abspath(clip.path)

@@ -144,13 +144,13 @@ def open_task(
     if check_files:
         for name, clips in parts.items():
             check_recordings(clips, f"'{evaluation_set.name}' ({name})")
-    limits = [part.max_seconds for part in loaded.values() if part.max_seconds is not None]
+    parts, max_seconds = _limited(parts, loaded, evaluation_set.max_seconds)
     return Task(
         name=evaluation_set.name,
         encoder=encoder,
         metrics=tuple(evaluation_set.metrics),
         retrieval_mode=evaluation_set.retrieval_mode,
-        max_seconds=max(limits, default=evaluation_set.max_seconds),
+        max_seconds=max_seconds,
         version=evaluation_set.version,
         **parts,
     )
@@ -171,6 +171,20 @@ def _load(config: DatasetConfig, name: str, data: str | os.PathLike[str] | None)
         if card is None or config.data_root is not None or config.dataset_name not in names:
             raise
         raise ConfigError(f"Task '{name}': {error}\nTo obtain the data: {card.obtain.strip()}") from error
+
+
+def _limited(
+    parts: dict[str, Clips], loaded: dict[str, LoadedClips], default: float | None
+) -> tuple[dict[str, Clips], float | None]:
+    """How much of every clip is heard; where that is not the same in all parts, their clips are cut."""
+    limits = {
+        name: default if part.max_seconds is None else part.max_seconds for name, part in loaded.items()
+    }
+    if len(set(limits.values())) == 1:
+        return parts, next(iter(limits.values()))
+    return {
+        name: tuple(clip.beginning(limits[name]) for clip in clips) for name, clips in parts.items()
+    }, None
 
 
 def _encoder(evaluation_set: EvaluationSet, parts: list[LoadedClips]) -> LabelEncoder:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from avex._core.errors import ConfigError
 from avex.data.clips import Clip
+from avex.data.columns import cell_text
 
 
 class Event(Protocol):
@@ -143,7 +144,7 @@ def windows_from_events(
         path = Path(name) if root is None else root / name
         columns = dict((extra or {}).get(name, {}))
         own: dict[str, Any] = {
-            key: str(columns.pop(key)) for key in ("split", "fold", "group") if columns.get(key)
+            key: cell_text(columns.pop(key)) or None for key in ("split", "fold", "group") if key in columns
         }
         starts = window_starts(duration, window_s, hop)
         for start, near in zip(starts, _near(found, len(starts), window_s, hop), strict=True):

@@ -55,6 +55,7 @@ class WindowOptions:
 
         Raises:
             ConfigError: They contradict each other or the model.
+            UnknownNameError: There is no such resampler.
         """
         info = engine.info
         seconds = self.window if self.window is not None else info.window_seconds

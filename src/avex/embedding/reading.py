@@ -19,6 +19,7 @@ from avex.audio import (
     make_resampler,
     select_channels,
 )
+from avex.audio.resample import check_method
 from avex.audio.windows import WindowBatch
 from avex.embedding.problems import Problem
 from avex.embedding.sources import Source, file_state
@@ -38,6 +39,9 @@ class ReadPlan:
         channel: `mean`, `each`, or a channel's number from 1.
         resampler: `soxr_hq` or `kaiser_best`.
         describe: Reads what the recorder noted of a recording, if that is wanted.
+
+    Raises:
+        UnknownNameError: There is no such resampler; said here, not once for every recording.
     """
 
     sample_rate: int
@@ -45,6 +49,9 @@ class ReadPlan:
     channel: Channel = "mean"
     resampler: Method = "soxr_hq"
     describe: Callable[[str], RecordingMetadata] | None = None
+
+    def __post_init__(self) -> None:
+        check_method(self.resampler)
 
     @property
     def hop_seconds(self) -> float:

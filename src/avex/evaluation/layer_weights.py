@@ -13,7 +13,7 @@ from torch import Tensor
 
 from avex.configs import ProbeConfig
 from avex.evaluation.predicting import Predictions, predict_rounds
-from avex.evaluation.tasks import Task
+from avex.evaluation.tasks import Indices, Task
 from avex.training.probes.fitting import Recipe
 from avex.training.probes.options import FitOptions
 from avex.training.probes.result import probabilities
@@ -38,7 +38,8 @@ def predict_weighted(task: Task, layers: Floats, seed: int) -> tuple[Predictions
         The predictions, and the weight of each layer, the mean over rounds.
     """
     uniform = Recipe(ProbeConfig(target_layers=["embeddings"]), FitOptions(resamples=0), seed=seed)
-    first = predict_rounds(task, _standardised_mean(layers), uniform)
+    learned = np.unique(np.concatenate([round_.train for round_ in task.rounds()]))
+    first = predict_rounds(task, _standardised_mean(layers, learned), uniform)
     table = np.zeros_like(first.probabilities)
     targets = task.targets()
     shares = []
@@ -56,8 +57,9 @@ def predict_weighted(task: Task, layers: Floats, seed: int) -> tuple[Predictions
     return found, [float(value) for value in np.mean(shares, axis=0)]
 
 
-def _standardised_mean(layers: Floats) -> Floats:
-    scale = layers.std((0, 2), keepdims=True)
+def _standardised_mean(layers: Floats, learned: Indices) -> Floats:
+    """Mean of the layers of each clip, each layer in units of its spread over the clips that are learned."""
+    scale = layers[learned].std((0, 2), keepdims=True)
     return (layers / np.maximum(scale, 1e-12)).mean(1, dtype=np.float32)
 
 
@@ -91,6 +93,8 @@ def _fit(train: Tensor, truth: Tensor, strength: float, exclusive: bool) -> _Wei
     model = _Weighted(train, truth.shape[1])
     x = model.standardise(train)
     parameters = [model.mix, model.weight, model.bias]
+    # As in `avex.training.probes.linear`: two classes that exclude each other are one decision.
+    penalty = (2 if exclusive and truth.shape[1] == 2 else 1) / (2 * strength * len(x))
     optimiser = torch.optim.LBFGS(
         parameters, max_iter=_STEPS, tolerance_grad=_TOLERANCE, line_search_fn="strong_wolfe"
     )
@@ -102,7 +106,7 @@ def _fit(train: Tensor, truth: Tensor, strength: float, exclusive: bool) -> _Wei
             loss = torch.nn.functional.cross_entropy(logits, truth)
         else:
             loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth) * truth.shape[1]
-        value: Tensor = loss + model.weight.square().sum() / (2 * strength * len(x))
+        value: Tensor = loss + penalty * model.weight.square().sum()
         value.backward()
         return value
 

@@ -78,10 +78,26 @@ class VitConfig:
             config: Fields of this class.
 
         Raises:
-            ConfigError: An unknown model or field, or sizes that do not fit together.
+            ConfigError: An unknown model or field, sizes that do not fit together, or heads that nobody states.
         """
         stated = find_published(cls.family, model_id, cls.published) if model_id else checkpoint_config or {}
-        return join_config(cls(), cls.family, stated, config or {})
+        return cls.joined(stated, config or {})
+
+    @classmethod
+    def joined(cls, stated: Mapping[str, Any], given: Mapping[str, Any]) -> Self:
+        """Fill in the defaults (`join_config`), but for the heads of tokens of a stated length.
+
+        The default number of heads may divide another length just as well, and give wrong numbers.
+
+        Raises:
+            ConfigError: As for `join_config`; or a length of tokens is stated, and no number of heads.
+        """
+        if "embed_dim" in stated and "num_heads" not in stated and "num_heads" not in given:
+            raise ConfigError(
+                f"How many attention heads a {cls.family} with tokens of length {stated['embed_dim']} has is not "
+                f"clear: no tensor shows it. Pass {cls.option}={{'num_heads': ...}}."
+            )
+        return join_config(cls(), cls.family, stated, given)
 
 
 def join_config(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from avex._core.errors import ConfigError
 from avex.configs.data import DatasetConfig
@@ -92,15 +92,9 @@ def _joined(
         name = dataset.dataset_name
         if name in named:
             name = f"{name}-{len(named) + 1}"
-        named[name] = [_cut(clip, part.max_seconds) for clip in part.clips]
+        named[name] = [clip.beginning(part.max_seconds) for clip in part.clips]
     clips = concatenate(named, config.dataset_config.concatenate_method)
     return tuple(apply_transforms(clips, config.dataset_config.transformations).clips)
-
-
-def _cut(clip: Clip, seconds: float | None) -> Clip:
-    if seconds is None or (clip.duration_s is not None and clip.duration_s <= seconds):
-        return clip
-    return replace(clip, end_s=clip.start_s + seconds)
 
 
 def _encoder(
@@ -120,11 +114,11 @@ def _encoder(
             "and multilabel: true."
         )
     if not multi_label:
-        _check_single(parts, config)
+        _check_single(parts)
     return LabelEncoder.fit(*parts, multi_label=multi_label, label_map=maps[0] if maps else None)
 
 
-def _check_single(parts: Sequence[tuple[Clip, ...]], config: RunConfig) -> None:
+def _check_single(parts: Sequence[tuple[Clip, ...]]) -> None:
     wrong = [clip for part in parts for clip in part if len(clip.labels) != 1]
     if wrong:
         raise ConfigError(

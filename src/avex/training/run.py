@@ -105,8 +105,10 @@ def train(config: RunConfig, *, resume: bool = False, progress: bool = False) ->
     if "distributed_port" in config.model_fields_set:
         os.environ.setdefault("MASTER_PORT", str(config.distributed_port))  # torchrun has chosen one already
     data, objective = ready(config)
-    for note in [*describe(data), *find_oddities(data), *unused_settings(config)]:
+    for note in describe(data):
         logger.info(note)
+    for note in [*find_oddities(data), *unused_settings(config)] if processes.first else ():
+        logger.warning(note)
     folder, checkpoint = _folder(config, resume, processes)
     if processes.first:
         folder.mkdir(parents=True, exist_ok=True)

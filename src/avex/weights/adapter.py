@@ -49,7 +49,6 @@ class KeyMapAdapter:
         name: What users call the layout.
         key_map: Its keys to the model's keys.
         requires: Keys that a file of this layout always has. If empty, the table must cover every key.
-        forbids: Keys that it never has; they tell it from similar layouts.
 
     Example:
         >>> adapter = KeyMapAdapter("flat", KeyMap([("{rest}", "backbone.{rest}")]), requires=("norm.bias",))
@@ -60,12 +59,9 @@ class KeyMapAdapter:
     name: str
     key_map: KeyMap
     requires: tuple[str, ...] = ()
-    forbids: tuple[str, ...] = ()
 
     def matches(self, keys: AbstractSet[str]) -> bool:
         """Tell whether a checkpoint with these keys has this layout."""
-        if not keys.isdisjoint(self.forbids):
-            return False
         return keys >= set(self.requires) if self.requires else self.key_map.covers(keys)
 
     def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

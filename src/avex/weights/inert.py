@@ -159,7 +159,8 @@ def _tensor(flat: torch.Tensor, offset: int, size: tuple[int, ...], stride: tupl
         raise ValueError(
             f"a tensor of shape {tuple(size)} needs {needed} elements, its storage has {flat.numel()}"
         )
-    return torch.as_strided(flat, size, stride, offset)
+    # as_strided counts from the start of the memory, of which a part of a storage is not the first.
+    return torch.as_strided(flat, size, stride, flat.storage_offset() + offset)
 
 
 def _numpy_scalar(dtype: Any, data: Any = b"") -> Any:

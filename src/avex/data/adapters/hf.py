@@ -27,7 +27,7 @@ def clips_from_hf(
     """Clips of a `datasets.Dataset`, or of any sequence of rows.
 
     A row's audio is a path, a mapping with `path`, `bytes`, or `array` and `sampling_rate`, or the samples. Numbers
-    that the dataset's features name (`ClassLabel`) become names. Pass
+    that the dataset's features name (`ClassLabel`) become names, -1 becomes no label. Pass
     `dataset.cast_column("audio", Audio(decode=False))` so that nothing is decoded.
 
     Args:
@@ -74,7 +74,9 @@ def _names(value: Any, feature: Any) -> tuple[str, ...]:
     if names is None:
         return cell_labels(value)
     numbers = value if isinstance(value, (list, tuple)) else [value]
-    return tuple(dict.fromkeys(str(names[int(item)]) for item in numbers if item is not None))
+    # -1 is how the package writes that a label is not known.
+    known = [int(item) for item in numbers if item is not None and int(item) >= 0]
+    return tuple(dict.fromkeys(str(names[number]) for number in known))
 
 
 def _with_rate(audio: Any, sample_rate: int | None) -> Any:

@@ -146,7 +146,7 @@ def read(
         table.require("IN FILE", "OFFSET", "DURATION")
         name = table.choose(label_column, LABEL_COLUMNS, "label")
         manual = rows.column_key(name) == rows.column_key("MANUAL ID")
-        return [_detection(row, name, manual) for row in table.rows if row.text(name) or not manual]
+        return [_detection(row, name, manual) for row in table.rows if row.text(name).strip() or not manual]
 
 
 def _detection(row: rows.Row, label_name: str, manual: bool) -> Detection:

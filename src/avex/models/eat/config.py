@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from avex._core.errors import ConfigError
 from avex.configs.settings import Positive, Share, Size
-from avex.nn.vit_config import VitConfig, find_published, join_config
+from avex.nn.vit_config import VitConfig, find_published
 
 PATCH_SIZE = 16
 FREQ_BINS = 8  # patches that lie side by side: 128 mel bands / 16
@@ -88,11 +88,11 @@ class EatConfig(VitConfig):
             **settings: Fields of this class; None leaves one as it is.
 
         Raises:
-            ConfigError: An unknown model or field, or sizes that do not fit together.
+            ConfigError: An unknown model or field, sizes that do not fit together, or heads that nobody states.
         """
         stated = dict(checkpoint_config or {})
         if model_id:
             sizes = find_published(cls.family, model_id, cls.published)
             stated = {**sizes, "head_norm": stated.get("head_norm", cls.head_norm)}
         set_here = {name: value for name, value in settings.items() if value is not None}
-        return join_config(cls(), cls.family, stated, {**(config or {}), **set_here})
+        return cls.joined(stated, {**(config or {}), **set_here})

@@ -3,7 +3,7 @@
 | layout | keys |
 |---|---|
 | `avex` | `backbone.*`, `classifier.*`, as this package and the wrapper of avex 1 save it |
-| `torchvision` | no prefix; ImageNet's classifier `fc.*` names no sounds and is left out |
+| `torchvision` | no prefix, `fc.*`; a classifier of 1000 classes is ImageNet's and is left out |
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from torch import Tensor
 
 from avex.weights import KeyMap, KeyMapAdapter
 from avex.weights.adapter import rename_to_layout
+from avex.weights.imagenet import PictureAdapter
 
 _TORCHVISION = KeyMap(
     [
-        ("fc.{kind:weight|bias}", None, "ImageNet classes"),
+        ("fc.{kind:weight|bias}", "classifier.{kind}"),
         ("{part:conv1|bn1}.{rest}", "backbone.{part}.{rest}"),
         ("layer{i}.{rest}", "backbone.layer{i}.{rest}"),
     ]
@@ -28,7 +29,9 @@ ADAPTERS: tuple[KeyMapAdapter, ...] = (
         KeyMap([("backbone.{rest}", "backbone.{rest}"), ("classifier.{rest}", "classifier.{rest}")]),
         requires=("backbone.conv1.weight", "backbone.layer1.0.conv1.weight"),
     ),
-    KeyMapAdapter("torchvision", _TORCHVISION, requires=("conv1.weight", "layer1.0.conv1.weight")),
+    PictureAdapter(
+        "torchvision", _TORCHVISION, requires=("conv1.weight", "layer1.0.conv1.weight"), head="fc."
+    ),
 )
 
 
@@ -37,7 +40,7 @@ def export_state(state: Mapping[str, Tensor], layout: str = "avex") -> dict[str,
 
     Args:
         state: `model.state_dict()`.
-        layout: `avex`, or `torchvision`, which has no place for a classifier of sounds: it is left out.
+        layout: `avex` or `torchvision`.
 
     Raises:
         UnknownNameError: There is no such layout.
@@ -46,4 +49,4 @@ def export_state(state: Mapping[str, Tensor], layout: str = "avex") -> dict[str,
         >>> export_state({"backbone.layer1.0.bn1.bias": None}, "torchvision")
         {'layer1.0.bn1.bias': None}
     """
-    return rename_to_layout(ADAPTERS, state, layout, "ResNet", {"torchvision"})
+    return rename_to_layout(ADAPTERS, state, layout, "ResNet")
