@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from avex._core.errors import ConfigError
 from avex.cli import app
 from avex.data import open_task
 from avex.data.building import Shares, build_benchmark, group_by_name
@@ -130,6 +131,21 @@ def test_options_of_a_benchmark_are_those_of_python(tmp_path):
     for number, other in enumerate(with_others):
         changed = build_benchmark(clips, tmp_path / f"{number}", "rise", shares=Shares(**other))
         assert changed.manifest.read_text() != built.manifest.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("--window 2", "--window"),
+        ("--min-overlap 0.2", "--min-overlap"),
+        ("--validation 0.1", "--validation"),
+        ("--test 0.2 --folds 3", "--folds"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(tmp_path, options, named):
+    done = run("benchmark", "new", tmp_path, *options.split())
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception).startswith(f"{named} does nothing here")
 
 
 RAVEN = (

@@ -181,6 +181,11 @@ def test_predict_writes_the_tables_of_avex_predict(place):
         (["fit", "store.parquet", "labels.csv", "-o", "none/x.safetensors"], 2, "no folder 'none'"),
         (["predict", "none.safetensors", "audio"], 1, "does not exist"),
         (["fit", "store.parquet", "labels.csv"], 2, "--output"),
+        (
+            ["fit", "store.parquet", "labels.csv", "-o", "x.safetensors", "-t", "mlp", "-c", "probe.yml"],
+            2,
+            "--type does nothing here",
+        ),
     ],
 )
 def test_wrong_usage_and_failures(place, arguments, code, message):

@@ -458,6 +458,19 @@ def test_overwriting_an_unfinished_store_drops_its_parts(out: Path) -> None:
     assert names_in(out) == ["new.wav"]
 
 
+def test_overwriting_goes_on_when_the_table_that_it_replaces_has_gone(out: Path) -> None:
+    with ParquetStore(out, known.make_header()) as store:
+        add(store, "old.wav", 2)
+    store = ParquetStore(out, known.make_header(), mode="overwrite")
+    add(store, "a.wav", 1)
+    store.suspend()
+    out.unlink()
+    assert open_store(out).recordings() == ["a.wav"]
+    with ParquetStore(out, known.make_header()) as store:
+        add(store, "b.wav", 1)
+    assert names_in(out) == ["a.wav", "b.wav"]
+
+
 def test_symbolic_link_stays_a_link(tmp_path: Path) -> None:
     real, link = tmp_path / "disk" / "real.parquet", tmp_path / "out.parquet"
     real.parent.mkdir()

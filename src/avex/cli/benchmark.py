@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from avex._core.errors import ConfigError
+from avex.cli.options import refuse_given
 
 if TYPE_CHECKING:
     from avex.data.clips import Clip
@@ -25,6 +26,7 @@ def _group() -> None:
 
 @app.command("new")
 def new_command(
+    context: typer.Context,
     source: Annotated[
         Path,
         typer.Argument(
@@ -127,6 +129,16 @@ def new_command(
 
       avex benchmark new recordings --tables '*.txt' --window 3 --name dawn
     """
+    if tables is None:
+        refuse_given(
+            context,
+            ["window", "hop", "min_overlap"],
+            "windows are cut by selection tables. Name them with --tables.",
+        )
+    if test is None:
+        refuse_given(context, ["validation"], "folds have no validation. Give --test as well.")
+    else:
+        refuse_given(context, ["folds"], "--test asks for one fixed split. Leave out one of both.")
     from avex.data.building import MANIFEST, Shares, build_benchmark, group_by_name
     from avex.detection.table_windows import TableWindows
 

@@ -199,3 +199,21 @@ def _import_plugin(plugin: str) -> Any:
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
+
+
+def refuse_given(context: typer.Context, names: Sequence[str], reason: str) -> None:
+    """Refuse options that would do nothing.
+
+    Args:
+        context: Of the command.
+        names: Parameters of the command, such as `min_overlap`.
+        reason: Why they do nothing, and what to do.
+
+    Raises:
+        ConfigError: One of them was given.
+    """
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            option = next(parameter.opts[0] for parameter in context.command.params if parameter.name == name)
+            raise ConfigError(f"{option} does nothing here: {reason}")

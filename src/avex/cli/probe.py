@@ -68,6 +68,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Of everything random.", rich_
 
 @app.command("fit")
 def fit(
+    context: typer.Context,
     store: Store,
     labels: Labels,
     output: Annotated[
@@ -160,6 +161,8 @@ def fit(
 
       avex probe fit season.parquet labels.csv -o frogs.safetensors --type mlp --groups site
     """
+    if config is not None:
+        o.refuse_given(context, ["kind"], "the file of --config states the type. Leave out one of both.")
     if not output.absolute().parent.is_dir():
         # Before the training, not after it.
         raise ConfigError(
