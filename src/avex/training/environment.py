@@ -18,7 +18,7 @@ from avex.configs.training import RunConfig
 from avex.data.encoder import LabelEncoder
 from avex.io import write_text
 
-_PACKAGES = ("numpy", "torch", "lightning", "soundfile", "soxr", "safetensors", "pyarrow")
+_PACKAGES = ("numpy", "lightning", "soundfile", "soxr", "safetensors", "pyarrow")
 
 
 def describe_environment() -> dict[str, Any]:
@@ -27,7 +27,8 @@ def describe_environment() -> dict[str, Any]:
         "avex": __version__,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        # torch alone knows which build it is (`+cu130`).
+        "packages": {"torch": torch.__version__, **{name: _version(name) for name in _PACKAGES}},
         "threads": torch.get_num_threads(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "git": git_state(),

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from avex.models.birdnet.config import BirdNetConfig, StageConfig
+from avex.models.compiled import is_exporting
 from avex.nn.plain_path import is_followed, is_hooked
 
 # On a CPU the stem and the first stage, whose maps are the largest, compute so many windows at once: their maps
@@ -76,8 +77,10 @@ class SqueezeExcite(nn.Module):
         """Factors (B, C, 1, 1) for (B, C, F, T)."""
         squeezed = self.reduce(x.mean((2, 3)))
         # The remainder of a short array is rounded otherwise than what fills vector registers, so that a clip's
-        # result would depend on its place in the batch. In float64 that is far below the last digit.
-        squeezed = functional.silu(squeezed.double()).to(squeezed.dtype)
+        # result would depend on its place in the batch. In float64 that is far below the last digit. Not every
+        # runtime of graphs has float64.
+        exact = squeezed if is_exporting() else squeezed.double()
+        squeezed = functional.silu(exact).to(squeezed.dtype)
         return self.expand(squeezed).sigmoid()[:, :, None, None]
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from avex.models.compiled import is_exporting
 from avex.models.hubert.config import HubertConfig
 from avex.nn.autocast import autocast_disabled
 from avex.nn.plain_path import is_hooked
@@ -58,9 +59,11 @@ class NormalisedConv(nn.Module):
             shift = norm.bias.double() - scale * (mean @ kernel.t()).squeeze(1)
             return (scale.unsqueeze(-1) * kernel).to(weight.dtype), shift.unsqueeze(-1).to(weight.dtype)
 
-    def forward(self, waveform: Tensor, kernel: Tensor, shift: Tensor) -> Tensor:
-        """Apply folded kernels to clips or pieces of them, (B, S) to (B, C, T)."""
+    def forward(self, waveform: Tensor, kernel: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """(B, S) to (B, C, T), by folded kernels if there are any; these also fit pieces of clips."""
         with autocast_disabled(waveform.device):
+            if kernel is None or shift is None:
+                return self.layer_norm(self.conv(waveform.unsqueeze(1)))
             return torch.baddbmm(shift, kernel, self._windows(waveform).transpose(1, 2))
 
     def _windows(self, waveform: Tensor) -> Tensor:
@@ -98,6 +101,9 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(B, S) to (B, T, C)."""
+        # Apple's GPUs have no float64, and not every runtime of graphs multiplies in it.
+        if waveform.device.type == "mps" or is_exporting():
+            return self._convolve(waveform).transpose(1, 2)
         kernel, shift = cast(NormalisedConv, self.conv_layers[0]).fold(waveform)
         if waveform.device.type != "cpu" or torch.is_grad_enabled() or self._is_watched():
             return self._convolve(waveform, kernel, shift).transpose(1, 2)
@@ -120,7 +126,9 @@ class FeatureExtractor(nn.Module):
             stop = min(start + _PIECE, frames)
             yield waveform[:, start * config.hop_length : (stop - 1) * config.hop_length + config.min_samples]
 
-    def _convolve(self, waveform: Tensor, kernel: Tensor, shift: Tensor) -> Tensor:
+    def _convolve(
+        self, waveform: Tensor, kernel: Tensor | None = None, shift: Tensor | None = None
+    ) -> Tensor:
         first, *others = self.conv_layers
         # In place where nobody needs the input again: these are the largest tensors of the network.
         keep = torch.is_grad_enabled() or self._is_watched()
