@@ -77,8 +77,8 @@ class SqueezeExcite(nn.Module):
         """Factors (B, C, 1, 1) for (B, C, F, T)."""
         squeezed = self.reduce(x.mean((2, 3)))
         # The remainder of a short array is rounded otherwise than what fills vector registers, so that a clip's
-        # result would depend on its place in the batch. In float64 that is far below the last digit. Not every
-        # runtime of graphs has float64.
+        # result would depend on its place in the batch. In float64 that is far below the last digit. ONNX
+        # Runtime 1.23 makes one operation of this, which it then does not have in float64.
         exact = squeezed if is_exporting() else squeezed.double()
         squeezed = functional.silu(exact).to(squeezed.dtype)
         return self.expand(squeezed).sigmoid()[:, :, None, None]
