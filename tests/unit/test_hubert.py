@@ -320,3 +320,11 @@ def test_wrong_settings(settings, message):
 def test_another_sample_rate():
     with pytest.raises(ConfigError, match="16000 Hz, not 32000"):
         tiny(options={"audio_config": {"sample_rate": 32000, "representation": "raw"}})
+
+
+def test_devices_without_float64_convolve_and_norm_one_after_another():
+    extractor = tiny_model("hubert").backbone.feature_extractor
+    x = 0.1 * torch.randn(2, 6000, generator=torch.Generator().manual_seed(5)) + 0.05
+    with torch.no_grad():
+        plain, folded = extractor._convolve(x).transpose(1, 2), extractor(x)
+    assert (plain - folded).abs().max() < 1e-4 * folded.abs().max()
