@@ -18,6 +18,7 @@ from avex.models.hubert.checkpoint import ADAPTERS, export_state
 from avex.models.hubert.config import HubertConfig
 from avex.models.hubert.extractor import FeatureExtractor
 from avex.models.hubert.model import Hubert
+from avex.testing import tiny_model
 
 SIZES = {
     "extractor_conv_layer_config": [[8, 10, 5], *[[8, 3, 2]] * 4, *[[8, 2, 2]] * 2],
@@ -323,8 +324,8 @@ def test_another_sample_rate():
 
 
 def test_devices_without_float64_convolve_and_norm_one_after_another():
-    extractor = tiny_model("hubert").backbone.feature_extractor
+    convolutions = tiny_model("hubert").backbone.feature_extractor
     x = 0.1 * torch.randn(2, 6000, generator=torch.Generator().manual_seed(5)) + 0.05
     with torch.no_grad():
-        plain, folded = extractor._convolve(x).transpose(1, 2), extractor(x)
+        plain, folded = convolutions._convolve(x).transpose(1, 2), convolutions(x)
     assert (plain - folded).abs().max() < 1e-4 * folded.abs().max()
