@@ -207,7 +207,9 @@ class EvaluateConfig(BaseCLIConfig):
         experiments: Models and probes.
         dataset_config: Tasks: a benchmark, the YAML file of one, or a name of `avex datasets list`.
         save_dir: Folder for results.
-        training_params: Of probes and fine-tuning.
+        training_params: Of fine-tuning. Heads on stored embeddings are trained by AdamW with a rate that falls
+            along a cosine; of them, `train_epochs`, `batch_size`, `lr`, `weight_decay` and `gradient_clip_val` are
+            read, and linear ones need none.
         device: `cpu`, `cuda`, `cuda:N`, `mps`; what is given is what is used.
         seed: Of everything random.
         num_workers: Processes that read clips where a model is trained; embedding reads in its own process.
