@@ -76,7 +76,7 @@ def _ends_inside_bracket_or_text(text: str) -> bool:
     except tokenize.TokenError as error:
         said = str(error.args[0])
         return "multi-line" in said or "triple-quoted" in said
-    except SyntaxError:  # an indentation, or text no tokenizer takes
+    except (SyntaxError, ValueError):  # an indentation, or text no tokenizer takes
         return False
     return False
 
@@ -88,7 +88,9 @@ def ends_of_lines(items: Sequence[str], first: int) -> list[int]:
 
     closed = set()
     depth = 0
-    with contextlib.suppress(tokenize.TokenError, SyntaxError):  # what follows is no Python: not looked at
+    with contextlib.suppress(
+        tokenize.TokenError, SyntaxError, ValueError
+    ):  # what follows is no Python: not looked at
         for token in tokenize.generate_tokens(io.StringIO(program(items[first:])).readline):
             if token.type == tokenize.OP:
                 depth += (token.string in "([{") - (token.string in ")]}")

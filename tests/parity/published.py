@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +24,10 @@ class Published:
         meta: What the arrays mean, and the settings that they were made with.
     """
 
+    # Of the architecture that was asked for last: the layouts share tensors, and drawing them takes time. All at
+    # once would be gigabytes.
+    _held: ClassVar[tuple[Published | None, dict[str, torch.Tensor]]] = (None, {})
+
     def __init__(self, family: str, arch: str) -> None:
         with np.load(GOLDEN / family / f"{arch}.npz") as arrays:
             self._arrays = {name: arrays[name] for name in arrays.files}
@@ -30,7 +35,6 @@ class Published:
         self._layouts = keys["layouts"]
         self.meta = json.loads(str(self._arrays.pop("meta")))
         self.config = self.meta["config"]
-        self._filled: dict[str, torch.Tensor] = {}
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return torch.from_numpy(self._arrays[name])
@@ -40,12 +44,16 @@ class Published:
         return list(self._layouts)
 
     def state(self, layout: str) -> dict[str, torch.Tensor]:
-        """The tensors of a checkpoint of that layout."""
-        state = {}
+        """The tensors of a checkpoint of that layout, not to be written to."""
+        if Published._held[0] is not self:
+            Published._held = (self, {})
+        filled, state, seen = Published._held[1], {}, set()
         for name, shape, _, fill_name, *gain in self._layouts[layout]["keys"]:
-            if fill_name not in self._filled:  # the layouts share them, and drawing them takes time
-                self._filled[fill_name] = torch.from_numpy(np.array(recipe.fill(fill_name, shape, *gain)))
-            state[name] = self._filled[fill_name].clone()
+            if fill_name not in filled:
+                filled[fill_name] = torch.from_numpy(np.array(recipe.fill(fill_name, shape, *gain)))
+            # What several layers share lies in the file once for each of them.
+            state[name] = filled[fill_name].clone() if fill_name in seen else filled[fill_name]
+            seen.add(fill_name)
         return state
 
     def write(self, layout: str, folder: Path, **extra) -> Path:

@@ -96,6 +96,8 @@ def write(arch, layout, folder):
 
 def load(arch, layout, folder, **options):
     path = write(arch, layout, folder)
+    if arch in ("birdmae_large", "birdmae_huge"):
+        filled.cache_clear()  # they have one layout, and up to 2.5 GB
     try:
         return avex.load_model(FAMILY[arch], checkpoint_path=path, **OPTIONS.get(arch, {}), **options)
     finally:

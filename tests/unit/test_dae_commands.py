@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import event, given
+from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from deep_audio_embedding import CommandError
@@ -182,6 +182,7 @@ def test_warnings_of_the_compiler_do_not_decide():
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30), max_size=6))
+@example(["\r\x80"])  # the tokenizer of Python 3.12 decodes half a character of it
 def test_any_text_is_sorted_or_refused(items):
     try:
         blocks = mixed_blocks(items, file="f", key="k")
