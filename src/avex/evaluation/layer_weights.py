@@ -15,6 +15,7 @@ from avex.configs import ProbeConfig
 from avex.evaluation.predicting import Predictions, predict_rounds
 from avex.evaluation.tasks import Indices, Task
 from avex.training.probes.fitting import Recipe
+from avex.training.probes.linear import penalty_factor
 from avex.training.probes.options import FitOptions
 from avex.training.probes.result import probabilities
 from avex.training.probes.strength import standardiser
@@ -93,8 +94,7 @@ def _fit(train: Tensor, truth: Tensor, strength: float, exclusive: bool) -> _Wei
     model = _Weighted(train, truth.shape[1])
     x = model.standardise(train)
     parameters = [model.mix, model.weight, model.bias]
-    # As in `avex.training.probes.linear`: two classes that exclude each other are one decision.
-    penalty = (2 if exclusive and truth.shape[1] == 2 else 1) / (2 * strength * len(x))
+    penalty = penalty_factor(truth.shape[1], exclusive=exclusive) / (2 * strength * len(x))
     optimiser = torch.optim.LBFGS(
         parameters, max_iter=_STEPS, tolerance_grad=_TOLERANCE, line_search_fn="strong_wolfe"
     )

@@ -100,7 +100,7 @@ def fit_examples(
         _standardise(probe, train)
     if not is_trained_in_batches(recipe.config):
         fit: Any = probe
-        x, mask = collate(train.features, np.arange(len(train)), torch.device(recipe.device))
+        x, mask = collate(train.features, np.arange(len(train)), probe.device)
         return Fitted(fit.fit(x, torch.from_numpy(train.targets.values.astype(np.int64)), mask).eval())
     weights = class_weights(recipe.weights, train.targets)
     held_out = None if validation is None else Part(validation.features, validation.targets)

@@ -97,6 +97,18 @@ def fit_path(
         yield LinearSolution(float(strength), *problem.in_features(start), iterations, converged)
 
 
+def penalty_factor(classes: int, *, exclusive: bool) -> float:
+    """How often the penalty of the weights counts.
+
+    Two classes that exclude each other are one decision: its penalty counts both rows of the weights.
+
+    Example:
+        >>> penalty_factor(2, exclusive=True), penalty_factor(2, exclusive=False)
+        (2.0, 1.0)
+    """
+    return 2.0 if classes == 2 and exclusive else 1.0
+
+
 class _Problem:
     """The data in principal axes, and the objective there."""
 
@@ -112,8 +124,7 @@ class _Problem:
         axes = _principal_axes(x, self._dtype)
         self._axes, self._coordinates = axes, x.to(self._dtype) @ axes.to(self._dtype)
         self.rank = axes.shape[1]
-        # Two classes that exclude each other are one decision: its penalty counts both rows of the weights.
-        self._penalty = 2.0 if classes == 2 and not self._multi else 1.0
+        self._penalty = penalty_factor(classes, exclusive=not self._multi)
         self.num_outputs = classes
         self._targets = targets.to(self._dtype) if self._multi else targets.long()
         ones = torch.ones(targets.shape, dtype=self._dtype)

@@ -73,7 +73,7 @@ def train_head(
     Raises:
         TrainingDivergedError: The loss became NaN or infinite.
     """
-    device = next(probe.parameters()).device
+    device = probe.device
     loss = make_loss(train.targets, weights, device)
     parameters = [p for p in probe.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, options.learning_rate, weight_decay=options.weight_decay)
@@ -111,7 +111,7 @@ def train_head(
 
 def predict_logits(probe: Probe, features: Features, batch_size: int = 512) -> npt.NDArray[np.float32]:
     """Logits (N, C) of embeddings, in batches; sequences are padded and masked."""
-    device = next((t.device for t in [*probe.parameters(), *probe.buffers()]), torch.device("cpu"))
+    device = probe.device
     probe.eval()
     parts = []
     with torch.inference_mode():
@@ -165,7 +165,7 @@ def _step(
     epoch: int,
 ) -> float:
     probe.train()
-    device = next(probe.parameters()).device
+    device = probe.device
     x, mask = collate(part.features, batch, device)
     value = loss(probe.forward_embeddings(x, mask), _target(part.targets, batch, device))
     if not torch.isfinite(value):
@@ -190,7 +190,7 @@ def _validate(
     if part is None:
         return math.nan, math.nan
     logits = predict_logits(probe, part.features)
-    device = next(probe.parameters()).device
+    device = probe.device
     everything = np.arange(len(logits))
     value = loss(torch.from_numpy(logits).to(device), _target(part.targets, everything, device))
     return float(value), score(part.targets, logits)
